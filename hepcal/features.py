@@ -1,0 +1,163 @@
+"""Which inputs a calibrator sees, and how jets become a float32 table of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import awkward as ak
+import numpy as np
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from hepcal.errors import MissingFieldError, NonFiniteFeatureError
+from hepcal.schemas import PtKind, detector_pt, event_field
+
+__all__ = ["DEFAULT_FEATURES", "Feature", "Features"]
+
+Transform = Literal["identity", "abs", "log", "log1p"]
+
+
+class Feature(BaseModel):
+    """One input: a field and what is done to it before standardisation.
+
+    Attributes:
+        name: Field of the jets, or ``event_...`` for an event-level input (see :func:`hepcal.schemas.event_field`).
+        transform: ``identity``, ``abs``, ``log`` (positive inputs) or ``log1p`` (inputs >= 0, long tails).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    transform: Transform = "identity"
+
+
+class Features(BaseModel):
+    """The inputs of a calibrator, saved with it.
+
+    The logarithm of the detector-level p_T always comes first and is not listed.
+
+    Attributes:
+        inputs: Features in order; a bare name means no transform. Empty means the default of the files' schema.
+        pt: Detector-level p_T: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field; None means the schema's default
+            (``raw`` on NanoAOD and PFNano, ``pt`` on Delphes).
+
+    Raises:
+        pydantic.ValidationError: A name is given twice, or a key is unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: tuple[Feature, ...] = ()
+    pt: PtKind | None = None
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _bare_names(cls, inputs: Any) -> Any:
+        return tuple({"name": f} if isinstance(f, str) else f for f in inputs)
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Features:
+        names = [feature.name for feature in self.inputs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"features are listed twice: {sorted({n for n in names if names.count(n) > 1})}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in table order, without ln p_T."""
+        return tuple(feature.name for feature in self.inputs)
+
+    @property
+    def event_names(self) -> tuple[str, ...]:
+        """The event-level ones among them."""
+        return tuple(name for name in self.names if name.startswith("event_"))
+
+    @property
+    def jet_fields(self) -> tuple[str, ...]:
+        """The jet fields that are read, detector-level p_T included."""
+        pt = ("pt", "rawFactor") if self.pt == "raw" else ("pt",)
+        return tuple(dict.fromkeys((*pt, *(n for n in self.names if not n.startswith("event_")))))
+
+    def resolved(self, schema: str) -> Features:
+        """With the defaults of a schema filled in where nothing was chosen."""
+        default = DEFAULT_FEATURES[schema]
+        return Features(inputs=self.inputs or default.inputs, pt=self.pt or default.pt)
+
+    def table(
+        self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of a flat list of jets.
+
+        Args:
+            jets: ``n * Jet``, without missing values.
+            events: Events that carry the event-level inputs; needed only if there are some.
+            event_index: Event of each jet, int of shape (n,).
+
+        Returns:
+            Untransformed features, float32 of shape (n, d), and detector-level p_T [GeV], float32 of shape (n,).
+
+        Raises:
+            MissingFieldError: A field, or the events, are missing.
+            NonFiniteFeatureError: A value is NaN or infinite, or a p_T is not positive.
+        """
+        reco = _column(detector_pt(jets, self.pt or "pt"), "detector-level pt")
+        if np.any(reco <= 0):
+            raise NonFiniteFeatureError(f"{np.sum(reco <= 0)} of {len(reco)} jets have a detector-level p_T <= 0")
+        table = np.empty((len(reco), len(self.inputs)), dtype=np.float32)
+        for column, name in enumerate(self.names):
+            if name in self.event_names:
+                if events is None or event_index is None:
+                    raise MissingFieldError(
+                        f"this calibrator uses the event-level input {name!r}: call calibrator(jets, event=events)"
+                    )
+                table[:, column] = _column(event_field(events, name)[event_index], name)
+            else:
+                if name not in jets.fields:
+                    raise MissingFieldError(
+                        f"jets have no field {name!r}, which this calibrator needs; they have {', '.join(jets.fields)}"
+                    )
+                table[:, column] = _column(jets[name], name)
+        return table, reco
+
+
+def _column(values: Any, name: str) -> np.ndarray:
+    column = np.ascontiguousarray(ak.to_numpy(values), dtype=np.float32)
+    bad = ~np.isfinite(column)
+    if bad.any():
+        raise NonFiniteFeatureError(
+            f"{bad.sum()} of {len(column)} jets have a NaN or infinite {name!r} "
+            f"(first at jet {int(np.argmax(bad))} of the chunk); remove or repair these jets before calibrating"
+        )
+    return column
+
+
+_NANO = Features(
+    inputs=(
+        Feature(name="eta", transform="abs"),
+        Feature(name="mass", transform="log1p"),
+        Feature(name="area"),
+        Feature(name="nConstituents", transform="log1p"),
+        Feature(name="chHEF"),
+        Feature(name="neHEF"),
+        Feature(name="chEmEF"),
+        Feature(name="neEmEF"),
+    ),
+    pt="raw",
+)
+DEFAULT_FEATURES = {
+    "nanoaod": _NANO,
+    "pfnano": _NANO,
+    "delphes": Features(
+        inputs=(
+            Feature(name="eta", transform="abs"),
+            Feature(name="mass", transform="log1p"),
+            Feature(name="DeltaEta"),
+            Feature(name="DeltaPhi"),
+            Feature(name="NCharged", transform="log1p"),
+            Feature(name="NNeutrals", transform="log1p"),
+            Feature(name="NeutralEnergyFraction"),
+            Feature(name="ChargedEnergyFraction"),
+            Feature(name="EhadOverEem", transform="log1p"),
+        ),
+        pt="pt",
+    ),
+}

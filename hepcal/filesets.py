@@ -1,0 +1,202 @@
+"""Filesets: which files make up which data set, in coffea's JSON format, checked before anything runs."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hepcal.errors import FilesetError
+
+__all__ = ["Dataset", "Fileset", "load_fileset"]
+
+# Names that coffea puts into ``events.metadata`` itself.
+RESERVED_METADATA = frozenset(
+    {
+        "dataset",
+        "filename",
+        "treename",
+        "metadata",
+        "entrystart",
+        "entrystop",
+        "fileuuid",
+        "numentries",
+        "uuid",
+        "clusters",
+        "preload",
+    }
+)
+DATASET_KEYS = frozenset({"files", "metadata", "treename"})
+SCHEMAS = ("nanoaod", "pfnano", "delphes")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One data set: its files with the tree to read from each, and what is known about it.
+
+    ``files`` maps a path or URL to a tree name; None means that the tree is found by looking (``Events`` or
+    ``Delphes``). ``metadata`` is passed to processors unchanged; hepcal reads ``schema`` (``nanoaod``,
+    ``pfnano`` or ``delphes``) and ``cross_section`` [pb] from it.
+    """
+
+    name: str
+    files: Mapping[str, str | None]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fileset:
+    """A checked collection of data sets, in the order of the JSON file."""
+
+    datasets: tuple[Dataset, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files, data set by data set."""
+        return tuple(path for dataset in self.datasets for path in dataset.files)
+
+    def without(self, paths: set[str]) -> Fileset:
+        """The same fileset without the given files; data sets left empty disappear."""
+        kept = (
+            Dataset(d.name, {p: t for p, t in d.files.items() if p not in paths}, d.metadata) for d in self.datasets
+        )
+        return Fileset(tuple(dataset for dataset in kept if dataset.files))
+
+
+def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
+    """Read and check a fileset.
+
+    Args:
+        source: Path of a JSON file in coffea's format
+            ``{dataset: {"files": {path: tree} or [path, ...], "metadata": {...}}}``, or that mapping itself.
+            Paths may hold wildcards and are taken relative to the JSON file (to the working directory for a mapping).
+
+    Returns:
+        The fileset with wildcards expanded in sorted order.
+
+    Raises:
+        FilesetError: The JSON cannot be read, a key is unknown or misspelt, a metadata name is reserved, a file is
+            missing or listed twice, or a wildcard matches nothing. All faults are listed in one message.
+    """
+    if isinstance(source, Fileset):
+        return source
+    if isinstance(source, Mapping):
+        return _check(source, Path(), "fileset")
+    path = Path(source)
+    try:
+        content = json.loads(path.read_text(), object_pairs_hook=_refuse_repeated_keys)
+    except OSError as error:
+        raise FilesetError(f"cannot read the fileset {path}: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise FilesetError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FilesetError(f"{path} holds a {type(content).__name__}; expected {{dataset: {{'files': ...}}}}")
+    return _check(content, path.parent, str(path))
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON keeps the last of two equal keys: a data set or file given twice would silently lose one."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
+        raise FilesetError(f"listed twice in one JSON object: {', '.join(map(repr, repeated))}; keep one of each")
+    return content
+
+
+def _check(content: Mapping[str, Any], base: Path, where: str) -> Fileset:
+    faults: list[str] = []
+    datasets = []
+    for name, entry in content.items():
+        if isinstance(entry, list):
+            entry = {"files": entry}  # noqa: PLW2901 - coffea's short form
+        if not isinstance(entry, Mapping) or "files" not in entry:
+            keys = f" (it has {', '.join(map(str, entry))})" if isinstance(entry, Mapping) else ""
+            faults.append(f"data set {name!r} has no 'files'{keys}")
+            continue
+        faults += [
+            f"data set {name!r} has the unknown key {key!r}; known are {', '.join(sorted(DATASET_KEYS))}"
+            for key in entry
+            if key not in DATASET_KEYS
+        ]
+        metadata = entry.get("metadata") or {}
+        faults += _metadata_faults(name, metadata)
+        files, missing = _expand(entry["files"], entry.get("treename"), base)
+        faults += [f"data set {name!r}: {fault}" for fault in missing]
+        if not files and not missing:
+            faults.append(f"data set {name!r} lists no files")
+        datasets.append(Dataset(name, dict(files), metadata if isinstance(metadata, Mapping) else {}))
+        faults += [f"data set {name!r} lists {path} twice" for path in _repeated([_identity(p) for p, _ in files])]
+    faults += _shared_files(datasets)
+    if not content:
+        faults.append("it names no data set")
+    if faults:
+        raise FilesetError(f"{where} cannot be used:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    return Fileset(tuple(datasets))
+
+
+def _metadata_faults(name: str, metadata: object) -> list[str]:
+    if not isinstance(metadata, Mapping):
+        return [f"data set {name!r}: metadata must be an object, found {type(metadata).__name__}"]
+    faults = [
+        f"data set {name!r}: the metadata name {key!r} is reserved by coffea; rename it"
+        for key in metadata
+        if key in RESERVED_METADATA
+    ]
+    schema = metadata.get("schema")
+    if schema is not None and schema not in SCHEMAS:
+        faults.append(f"data set {name!r}: unknown schema {schema!r}; known are {', '.join(SCHEMAS)}")
+    cross_section = metadata.get("cross_section")
+    if cross_section is not None and not (isinstance(cross_section, int | float) and cross_section > 0):
+        faults.append(f"data set {name!r}: cross_section must be a positive number [pb], found {cross_section!r}")
+    return faults
+
+
+def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """Wildcards to paths; returns (path, tree) in order, repeats included, and the faults found."""
+    if isinstance(files, Mapping):
+        entries = list(files.items())
+    elif isinstance(files, list):
+        entries = [(path, treename) for path in files]
+    else:
+        return [], [f"'files' must be {{path: tree}} or [path, ...], found {type(files).__name__}"]
+    found: list[tuple[str, str | None]] = []
+    faults = []
+    for path, tree in entries:
+        if not isinstance(path, str) or not (tree is None or isinstance(tree, str)):
+            faults.append(f"expected a path and a tree name, found {path!r}: {tree!r}")
+            continue
+        if "://" in path:
+            found.append((path, tree))
+            continue
+        full = str(base / path)
+        if Path(full).is_file():
+            found.append((full, tree))
+        elif glob.has_magic(full):
+            matches = sorted(match for match in glob.glob(full, recursive=True) if Path(match).is_file())
+            faults += [] if matches else [f"no file matches {full}"]
+            found += [(match, tree) for match in matches]
+        else:
+            faults.append(f"no such file: {full}")
+    return found, faults
+
+
+def _identity(path: str) -> str:
+    return path if "://" in path else str(Path(path).resolve())
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _shared_files(datasets: list[Dataset]) -> list[str]:
+    owner: dict[str, str] = {}
+    faults = []
+    for dataset in datasets:
+        for path in dataset.files:
+            first = owner.setdefault(_identity(path), dataset.name)
+            if first != dataset.name:
+                faults.append(f"{path} is in data set {first!r} and in {dataset.name!r}: its events would count twice")
+    return faults

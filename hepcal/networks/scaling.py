@@ -1,0 +1,73 @@
+"""Transforms and standardisation of inputs and target, part of the saved calibrator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["InputScaling", "TargetScaling"]
+
+_TRANSFORMS = {"abs": torch.abs, "log": torch.log, "log1p": torch.log1p}
+
+
+@dataclass(frozen=True, slots=True)
+class InputScaling:
+    """Raw inputs to standardised ones: transform, then (t - mean) / scale.
+
+    Attributes:
+        transforms: One name per input, ln p_T first.
+        mean: float32 of shape (d,).
+        scale: float32 of shape (d,).
+        low: Smallest standardised training value, float32 of shape (d,).
+        high: Largest.
+    """
+
+    transforms: tuple[str, ...]
+    mean: torch.Tensor
+    scale: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+
+    @classmethod
+    def fit(cls, raw: torch.Tensor, transforms: Sequence[str], weight: torch.Tensor) -> InputScaling:
+        """Weighted mean and spread of raw inputs (d, n); an input that is constant keeps the scale one."""
+        values = transform(raw, transforms).double()
+        share = (weight / weight.sum()).double()
+        mean = (values * share).sum(1)
+        scale = ((values - mean[:, None]) ** 2 * share).sum(1).clamp_min(0).sqrt()
+        scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.ones_like(scale))
+        empty = torch.empty(0)
+        scaling = cls(tuple(transforms), mean.float(), scale.float(), empty, empty)
+        standardised = scaling(raw)
+        return cls(scaling.transforms, scaling.mean, scaling.scale, standardised.amin(1), standardised.amax(1))
+
+    def __call__(self, raw: torch.Tensor) -> torch.Tensor:
+        """Standardised inputs (d, n) from raw ones (d, n)."""
+        return (transform(raw, self.transforms) - self.mean[:, None]) / self.scale[:, None]
+
+    def inside(self, standardised: torch.Tensor) -> torch.Tensor:
+        """Whether all inputs lie in the range of the training, bool of shape (n,)."""
+        return ((standardised >= self.low[:, None]) & (standardised <= self.high[:, None])).all(0)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetScaling:
+    """Target y = pt_truth / pt_reco to standardised (y - location) / scale: median and half central 68.27 % width."""
+
+    location: float
+    scale: float
+
+    @classmethod
+    def fit(cls, target: torch.Tensor) -> TargetScaling:
+        """From targets of shape (n,); robust, since the response has a long tail."""
+        low, mid, high = torch.quantile(target.double()[:1_000_000], target.new_tensor([0.158655, 0.5, 0.841345]).double())
+        width = float(high - low) / 2
+        return cls(float(mid), width if width > 0 else 1.0)
+
+
+def transform(raw: torch.Tensor, transforms: Sequence[str]) -> torch.Tensor:
+    """Row-wise transforms of raw inputs (d, n)."""
+    rows = [row if name == "identity" else _TRANSFORMS[name](row) for row, name in zip(raw, transforms, strict=True)]
+    return torch.stack(rows)

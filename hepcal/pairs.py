@@ -1,0 +1,314 @@
+"""JetPairs: the training table, one row per matched jet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+from coffea.processor import ProcessorABC
+
+from hepcal.errors import PairsError
+from hepcal.features import Feature, Features
+from hepcal.filesets import Fileset, load_fileset
+from hepcal.matching import leading, match
+from hepcal.schemas import event_weight, truth_jets
+
+if TYPE_CHECKING:
+    from hepcal.executors import ExecutorFactory
+
+__all__ = ["JetPairs", "PairsProcessor"]
+
+COLUMNS = ("features", "reco", "truth", "weight", "event")
+TABLE_VERSION = 1
+# Events of a file get consecutive ids from (position of the file in the fileset) << EVENT_BITS.
+EVENT_BITS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class JetPairs:
+    """Matched jets as columns: what a calibrator learns from.
+
+    Rows are the two leading particle-level jets of each event, matched one to one within dR < 0.2; no cut is made on
+    the detector-level p_T.
+
+    Attributes:
+        features: Inputs before transforms, float32 of shape (n, d).
+        reco: Detector-level p_T [GeV], float32 of shape (n,).
+        truth: Particle-level p_T [GeV], float32 of shape (n,).
+        weight: Event weight, float64 of shape (n,); may be negative.
+        event: Id of the event, int64 of shape (n,); jets of one event share it.
+        spec: Names, transforms and p_T convention of the features.
+        source: Where the rows come from: schema, hashes of the files, counts of unmatched jets.
+    """
+
+    features: np.ndarray
+    reco: np.ndarray
+    truth: np.ndarray
+    weight: np.ndarray
+    event: np.ndarray
+    spec: Features
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reco)
+
+    def __repr__(self) -> str:
+        return (
+            f"<JetPairs: {len(self)} jets of {len(np.unique(self.event))} events, n_eff {self.n_eff:.0f}, "
+            f"inputs ln(pt), {', '.join(self.spec.names)}>"
+        )
+
+    @property
+    def n_eff(self) -> float:
+        """Effective number of jets, (sum w)² / sum w²."""
+        return float(np.sum(self.weight) ** 2 / np.sum(self.weight**2)) if len(self) else 0.0
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content of all columns and of the feature specification."""
+        digest = hashlib.sha256(self.spec.model_dump_json().encode())
+        for name in COLUMNS:
+            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        features: np.ndarray,
+        names: Sequence[str | Feature],
+        *,
+        reco: np.ndarray,
+        truth: np.ndarray,
+        weight: np.ndarray | None = None,
+        event: np.ndarray | None = None,
+    ) -> JetPairs:
+        """A table from arrays of your own.
+
+        Args:
+            features: Inputs, shape (n, d); ln(reco) is added by the calibrator and must not be among them.
+            names: Names (or :class:`Feature` with a transform) of the d inputs.
+            reco: Detector-level p_T [GeV], shape (n,), > 0.
+            truth: Particle-level p_T [GeV], shape (n,), > 0.
+            weight: Event weights, shape (n,); default one.
+            event: Event ids, shape (n,), so that jets of one event stay together in a split; default: all different.
+
+        Raises:
+            PairsError: Shapes disagree, or a value is not finite or not positive.
+        """
+        reco = np.ascontiguousarray(reco, dtype=np.float32)
+        n = len(reco)
+        table = cls(
+            features=np.ascontiguousarray(features, dtype=np.float32).reshape(n, -1),
+            reco=reco,
+            truth=np.ascontiguousarray(truth, dtype=np.float32),
+            weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
+            event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
+            spec=Features(inputs=tuple(names), pt="pt"),
+            source={"schema": "arrays"},
+        )
+        table.check()
+        return table
+
+    @classmethod
+    def from_fileset(
+        cls,
+        fileset: str | Path | Mapping[str, Any] | Fileset,
+        features: Features | None = None,
+        *,
+        executor: ExecutorFactory | None = None,
+        chunksize: int = 100_000,
+        allow_skipped: bool = False,
+        show: bool = True,
+    ) -> JetPairs:
+        """Read jets from ROOT files, in parallel if an executor is given.
+
+        Rows are ordered by file, event and truth p_T, whatever the executor and the chunks.
+
+        Args:
+            fileset: Path of a fileset, or its content.
+            features: Inputs; default: those of the schema of the files.
+            executor: From :func:`hepcal.executors.open_executor`; default: this process.
+            chunksize: Events per chunk.
+            allow_skipped: Leave out files that cannot be read (they are listed in ``source``).
+            show: Report progress.
+
+        Raises:
+            PairsError: The files have different schemas, are collision data, or hold no matched jet.
+        """
+        from hepcal.executors import open_executor
+        from hepcal.running import inspect, run
+
+        checked = load_fileset(fileset)
+        files, _ = inspect(checked, allow_skipped=allow_skipped, show=False)
+        found = sorted({info.schema.name for info in files})
+        if len(found) > 1:
+            raise PairsError(f"one training table needs files of one schema; found {', '.join(found)}")
+        spec = (features or Features()).resolved(found[0])
+        fields = {"Jet": (*spec.jet_fields, "eta", "phi"), "GenJet": ("pt", "eta", "phi")}
+        order = {path: position for position, path in enumerate(checked.paths)}
+        if executor is None:
+            with open_executor("iterative") as executor:
+                return cls.from_fileset(
+                    checked, features, executor=executor, chunksize=chunksize, allow_skipped=allow_skipped, show=show
+                )
+        done = run(
+            checked,
+            PairsProcessor(spec, order),
+            executor,
+            title="Reading jets",
+            fields=fields,
+            chunksize=chunksize,
+            allow_skipped=allow_skipped,
+            show=show,
+        )
+        chunks = [done.output["chunks"][key] for key in sorted(done.output["chunks"])]
+        columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in COLUMNS}
+        source = {
+            "schema": found[0],
+            "files": sorted(info.uuid for info in done.files),
+            "events": done.events,
+            "truth_jets": int(done.output["truth_jets"]),
+            "unmatched": int(done.output["truth_jets"]) - len(columns["reco"]),
+            "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
+        }
+        table = cls(**columns, spec=spec, source=source)
+        table.check()
+        return table
+
+    def check(self) -> None:
+        """Refuse a table that cannot be trained on.
+
+        Raises:
+            PairsError: It is empty, shapes disagree, or a value is not finite or not positive; says where.
+        """
+        n = len(self.reco)
+        if n == 0:
+            raise PairsError(f"no matched jets: nothing to train on (source: {dict(self.source)})")
+        if self.features.shape != (n, len(self.spec.inputs)):
+            raise PairsError(
+                f"features have the shape {self.features.shape}; expected ({n}, {len(self.spec.inputs)}): "
+                f"{n} jets and the inputs {', '.join(self.spec.names)}"
+            )
+        for name in ("truth", "weight", "event"):
+            if getattr(self, name).shape != (n,):
+                raise PairsError(f"{name} has the shape {getattr(self, name).shape}; expected ({n},)")
+        for name, column in (
+            ("reco", self.reco),
+            ("truth", self.truth),
+            ("weight", self.weight),
+            *((label, self.features[:, i]) for i, label in enumerate(self.spec.names)),
+        ):
+            bad = ~np.isfinite(column) | ((column <= 0) if name in ("reco", "truth") else False)
+            if bad.any():
+                kind = "not positive and finite" if name in ("reco", "truth") else "NaN or infinite"
+                raise PairsError(f"{name!r} is {kind} in {bad.sum()} of {n} rows, first in row {int(np.argmax(bad))}")
+
+    def split(self, fraction: float, seed: int) -> tuple[JetPairs, JetPairs]:
+        """Split by event into a part of about ``fraction`` and the rest.
+
+        Args:
+            fraction: Share of the events in the first part, between 0 and 1.
+            seed: The same seed gives the same split.
+        """
+        if not 0 < fraction < 1:
+            raise PairsError(f"a split needs a fraction between 0 and 1, found {fraction}")
+        events = np.unique(self.event)
+        shuffled = np.random.default_rng(seed).permutation(events)
+        first = np.isin(self.event, shuffled[: round(fraction * len(events))])
+        return self.take(np.flatnonzero(first)), self.take(np.flatnonzero(~first))
+
+    def take(self, rows: np.ndarray) -> JetPairs:
+        """The given rows, in the given order."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
+
+    def save(self, directory: str | Path) -> None:
+        """Write the table as one ``.npy`` file per column and a ``table.json``; nothing is left half written.
+
+        Raises:
+            PairsError: The directory exists and is not a saved table.
+        """
+        target = Path(directory)
+        if target.exists() and not (target / "table.json").exists():
+            raise PairsError(f"{target} exists and is not a training table; choose another directory")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+            part = Path(scratch) / "table"
+            part.mkdir()
+            for name in COLUMNS:
+                np.save(part / f"{name}.npy", getattr(self, name), allow_pickle=False)
+            card = {
+                "version": TABLE_VERSION,
+                "rows": len(self),
+                "spec": json.loads(self.spec.model_dump_json()),
+                "source": dict(self.source),
+            }
+            (part / "table.json").write_text(json.dumps(card, indent=1))
+            if target.exists():
+                shutil.rmtree(target)
+            part.rename(target)
+
+    @classmethod
+    def open(cls, directory: str | Path) -> JetPairs:
+        """Open a saved table; columns stay on disk until they are used (memory-mapped).
+
+        Raises:
+            PairsError: The directory is not a saved table, or a column is missing or damaged.
+        """
+        path = Path(directory)
+        try:
+            card = json.loads((path / "table.json").read_text())
+            columns = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+        except (OSError, ValueError) as error:
+            raise PairsError(f"{path} is not a training table written by 'hepcal pairs': {error}") from error
+        if card.get("version") != TABLE_VERSION or any(len(c) != card["rows"] for c in columns.values()):
+            raise PairsError(
+                f"{path}: table.json (version {card.get('version')}, {card.get('rows')} rows) "
+                f"does not fit the columns ({[len(c) for c in columns.values()]} rows, version {TABLE_VERSION})"
+            )
+        return cls(**columns, spec=Features.model_validate(card["spec"]), source=card["source"])
+
+
+class PairsProcessor(ProcessorABC):  # type: ignore[misc]
+    """Collects the rows of a training table.
+
+    Args:
+        features: Resolved feature specification.
+        order: Position of each file in the fileset; makes event ids and row order independent of the execution.
+    """
+
+    def __init__(self, features: Features, order: Mapping[str, int]) -> None:
+        self.features = features
+        self.order = dict(order)
+
+    def process(self, events: ak.Array) -> dict[str, Any]:
+        """Rows of one chunk, keyed by its place in the fileset."""
+        where = events.metadata
+        truth = truth_jets(events)
+        partner = match(truth, events.Jet)
+        first = leading(truth)
+        truth_pt, partner = truth[first].pt, partner[first]
+        matched = ~ak.is_none(partner, axis=1)
+        event = np.repeat(np.arange(len(events)), ak.to_numpy(ak.sum(matched, axis=1)))
+        jets = ak.flatten(events.Jet[ak.drop_none(partner)])
+        features, reco = self.features.table(jets, events, event)
+        file = self.order[where["filename"]]
+        rows = {
+            "features": features,
+            "reco": reco,
+            "truth": ak.to_numpy(ak.flatten(truth_pt[matched])).astype(np.float32),
+            "weight": event_weight(events)[event],
+            "event": (file << EVENT_BITS) + where["entrystart"] + event.astype(np.int64),
+        }
+        return {"chunks": {(file, where["entrystart"]): rows}, "truth_jets": int(ak.sum(ak.num(truth_pt)))}
+
+    def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
+        """Nothing to do."""
+        return accumulator

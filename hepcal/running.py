@@ -1,0 +1,268 @@
+"""Run a coffea processor over a fileset and prove that every planned event was processed.
+
+coffea's ``skipbadfiles`` is never used: it drops a chunk on any OSError, wherever it was raised, and says so only in
+the worker's log. Here files are inspected first, the chunks processed are compared with the chunks planned, and a
+file is left out only when asked, whole, with its name and reason in the result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uproot
+from coffea.processor import Runner
+from coffea.processor.executor import WorkItem
+
+from hepcal import schemas
+from hepcal.errors import IncompleteRunError, MissingFieldError, ReadError, SchemaError
+from hepcal.executors import ExecutorFactory
+from hepcal.filesets import Dataset, Fileset
+from hepcal.progress import Progress, say
+
+__all__ = ["FileInfo", "Run", "Skipped", "inspect", "run"]
+
+DEFAULT_CHUNKSIZE = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What inspection found in one file."""
+
+    path: str
+    dataset: str
+    tree: str
+    entries: int
+    uuid: str
+    schema: schemas.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was left out because the user allowed it."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The result of a complete run.
+
+    Attributes:
+        output: What the processor returned, accumulated over all chunks.
+        files: The files read, in fileset order.
+        events: Number of events read.
+        skipped: Files left out (only with ``allow_skipped``).
+    """
+
+    output: Any
+    files: tuple[FileInfo, ...]
+    events: int
+    skipped: tuple[Skipped, ...]
+
+
+def inspect(
+    fileset: Fileset,
+    fields: Mapping[str, Sequence[str]] | None = None,
+    *,
+    allow_skipped: bool = False,
+    show: bool = True,
+) -> tuple[tuple[FileInfo, ...], tuple[Skipped, ...]]:
+    """Open every file once: tree, number of events, schema, and whether the fields that will be read are there.
+
+    Args:
+        fileset: Checked fileset.
+        fields: Needed fields by collection, e.g. ``{"Jet": ("pt", "eta")}``.
+        allow_skipped: Leave out files that cannot be used instead of raising.
+        show: Report progress.
+
+    Returns:
+        Usable files in fileset order, and the ones left out.
+
+    Raises:
+        ReadError: Files cannot be read, or lack their tree, schema or a branch; all of them are named.
+    """
+    good, bad = [], []
+    with Progress("Inspecting", len(fileset.paths), "files", show=show and len(fileset.paths) > 1) as bar:
+        for dataset in fileset.datasets:
+            for path in dataset.files:
+                try:
+                    good.append(_inspect_file(dataset, path, fields or {}))
+                except (ReadError, SchemaError, MissingFieldError) as error:
+                    bad.append(Skipped(path, str(error)))
+                bar.advance(1)
+    if bad and not (allow_skipped and good):
+        raise ReadError(
+            f"{len(bad)} of {len(fileset.paths)} files cannot be used:\n"
+            + "\n".join(f"  - {skipped.reason}" for skipped in bad)
+        )
+    for skipped in bad:
+        say(f"skipped: {skipped.reason}")
+    return tuple(good), tuple(bad)
+
+
+def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str]]) -> FileInfo:
+    wanted = dataset.files[path]
+    try:
+        with uproot.open({path: None}) as file:
+            keys = [key.split(";")[0] for key in file.keys(recursive=True)]
+            candidates = [wanted] if wanted else [schema.tree for schema in schemas.SCHEMAS.values()]
+            name = next((candidate for candidate in candidates if candidate in keys), None)
+            if name is None or not hasattr(file[name], "num_entries"):
+                raise ReadError(
+                    f"{path}: no tree {' or '.join(repr(c) for c in dict.fromkeys(candidates))} "
+                    f"(data set {dataset.name!r}); the file holds {', '.join(sorted(set(keys))[:8]) or 'nothing'}"
+                )
+            tree = file[name]
+            branches, entries, uuid = tree.keys(), int(tree.num_entries), file.file.fUUID.hex()
+    except ReadError:
+        raise
+    except Exception as error:  # uproot raises many kinds for damaged files, none of them documented
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ReadError(f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})") from error
+    declared = dataset.metadata.get("schema")
+    schema = schemas.SCHEMAS[declared] if declared else schemas.detect(path, name, branches)
+    for collection, names in fields.items():
+        if missing := schema.missing(branches, collection, names):
+            raise MissingFieldError(
+                f"{path}: tree {name!r} lacks the branches {', '.join(missing)} that the {collection} inputs need"
+            )
+    return FileInfo(path, dataset.name, name, entries, uuid, schema)
+
+
+def run(
+    fileset: Fileset,
+    processor: Any,
+    executor: ExecutorFactory,
+    *,
+    title: str = "Running",
+    fields: Mapping[str, Sequence[str]] | None = None,
+    chunksize: int = DEFAULT_CHUNKSIZE,
+    allow_skipped: bool = False,
+    show: bool = True,
+) -> Run:
+    """Process all events of a fileset, or fail naming the file and the reason.
+
+    Args:
+        fileset: Checked fileset; data sets of different schemas may be mixed.
+        processor: A coffea ``ProcessorABC``; ``postprocess`` is applied once, to the output of all data sets.
+        executor: From :func:`hepcal.executors.open_executor`.
+        title: Title of the progress report.
+        fields: Fields that will be read, by collection; checked in every file before the first event.
+        chunksize: Events per chunk. Results do not depend on it.
+        allow_skipped: Leave out files that fail, whole, and report them.
+        show: Report progress.
+
+    Raises:
+        ReadError: Before the first event, if files cannot be used.
+        IncompleteRunError: A chunk failed, or the chunks processed are not the chunks planned.
+    """
+    files, skipped = inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
+    failed: dict[str, str] = {}
+    while True:
+        kept = tuple(info for info in files if info.path not in failed)
+        if not kept:
+            raise IncompleteRunError("no file is left to process:\n" + "\n".join(failed.values()))
+        try:
+            output = _run_once(fileset, kept, processor, executor, title, chunksize, show)
+            break
+        except _ChunkFailure as failure:
+            if not allow_skipped or failure.path is None:
+                raise IncompleteRunError(failure.reason) from failure.__cause__
+            say(f"skipped: {failure.reason}; starting again without this file")
+            failed[failure.path] = failure.reason
+    skipped += tuple(Skipped(path, reason) for path, reason in failed.items())
+    return Run(output, kept, sum(info.entries for info in kept), skipped)
+
+
+class _ChunkFailure(Exception):
+    def __init__(self, path: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.path, self.reason = path, reason
+
+
+def _run_once(
+    fileset: Fileset,
+    files: tuple[FileInfo, ...],
+    processor: Any,
+    executor: ExecutorFactory,
+    title: str,
+    chunksize: int,
+    show: bool,
+) -> Any:
+    from coffea.processor import accumulate
+
+    metadata = {dataset.name: dict(dataset.metadata) for dataset in fileset.datasets}
+    outputs = []
+    with Progress(title, sum(info.entries for info in files), "events", show=show) as bar:
+        count = executor(lambda item: bar.advance(item.entrystop - item.entrystart))
+        for schema in dict.fromkeys(info.schema for info in files):
+            group = [info for info in files if info.schema == schema]
+            runner = Runner(executor=count, schema=schema.coffea, chunksize=chunksize, metadata_cache={})
+            plan = _plan(group, metadata, chunksize)
+            try:
+                result = runner.run(plan, _Unfinished(processor))
+            except Exception as error:  # whatever a processor, a decompressor or a worker raises
+                path, reason = _culprit(error, group)
+                raise _ChunkFailure(path, reason) from error
+            _require_complete(plan, result["processed"])
+            outputs.append(result["out"])
+    return processor.postprocess(accumulate(outputs))
+
+
+class _Unfinished:
+    """The ``process`` of a processor alone: coffea accepts a callable, and postprocess must wait for all schemas."""
+
+    def __init__(self, processor: Any) -> None:
+        self.process = processor.process
+
+    def __call__(self, events: Any) -> Any:
+        return self.process(events)
+
+
+def _plan(files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chunksize: int) -> list[WorkItem]:
+    """Chunks of nearly equal size, at most ``chunksize`` events each; an empty file is one empty chunk."""
+    items = []
+    for info in files:
+        chunks = max(1, -(-info.entries // chunksize))
+        edges = [info.entries * i // chunks for i in range(chunks + 1)]
+        usermeta = {**metadata[info.dataset], "schema": info.schema.name}
+        items += [
+            WorkItem(info.dataset, info.path, info.tree, start, stop, bytes.fromhex(info.uuid), usermeta)
+            for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        ]
+    return items
+
+
+def _require_complete(plan: Sequence[WorkItem], processed: Any) -> None:
+    def key(item: WorkItem) -> tuple[str, str, int, int]:
+        return item.dataset, item.filename, item.entrystart, item.entrystop
+
+    planned, done = {key(item) for item in plan}, {key(item) for item in processed}
+    if planned != done:
+        lost = sorted(planned - done)
+        listing = "\n".join(f"  - {name}: {path} [{start}:{stop}]" for name, path, start, stop in lost[:20])
+        raise IncompleteRunError(
+            f"{len(lost)} of {len(planned)} chunks were not processed "
+            f"({sum(stop - start for _, _, start, stop in lost)} events):\n{listing}"
+        )
+
+
+def _culprit(error: BaseException, files: Sequence[FileInfo]) -> tuple[str | None, str]:
+    """The file that an error from a chunk is about, and the reason in one or two lines."""
+    chain: list[BaseException] = []
+    node: BaseException | None = error
+    while node is not None and node not in chain:
+        chain.append(node)
+        node = node.__cause__ or node.__context__
+    text = "\n".join(str(link) for link in chain)
+    path = next((info.path for info in files if f"'{info.path}'" in text or info.path in text), None)
+    where = re.search(r"entrystart=(\d+), entrystop=(\d+)", text)
+    entries = f" [{where[1]}:{where[2]}]" if where else ""
+    reason = str(chain[-1]).strip() or type(chain[-1]).__name__
+    if len(chain) == 1 and (inner := re.search(r"The error was: (.*)", reason, re.DOTALL)):
+        reason = inner[1]
+    return path, f"{path or 'a chunk'}{entries}: {type(chain[-1]).__name__}: {reason[:2000]}"

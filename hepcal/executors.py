@@ -90,7 +90,11 @@ class CountingClient:
 
 @contextlib.contextmanager
 def open_executor(
-    name: ExecutorName = "iterative", *, workers: int | None = None, scheduler: str | None = None, client: Any = None
+    name: ExecutorName = "iterative",
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    client: Any = None,
 ) -> Iterator[ExecutorFactory]:
     """Start workers, and stop them at the end.
 
@@ -111,7 +115,9 @@ def open_executor(
 
         pool = loky.ProcessPoolExecutor(max_workers=workers)
         try:
-            yield lambda count: SilentFuturesExecutor(pool=CountingPool(pool, count), workers=workers, retries=0)
+            yield lambda count: SilentFuturesExecutor(
+                pool=CountingPool(pool, count), workers=workers, retries=0
+            )
         finally:
             pool.shutdown(wait=True, kill_workers=True)
     elif name == "dask":

@@ -99,35 +99,66 @@ class Features(BaseModel):
             MissingFieldError: A field, or the events, are missing.
             NonFiniteFeatureError: A value is NaN or infinite, or a p_T is not positive.
         """
-        reco = _column(detector_pt(jets, self.pt or "pt"), "detector-level pt")
-        if np.any(reco <= 0):
-            raise NonFiniteFeatureError(f"{np.sum(reco <= 0)} of {len(reco)} jets have a detector-level p_T <= 0")
+        self.require(jets, events)
+        reco = _column(detector_pt(jets, self.pt or "pt"))
         table = np.empty((len(reco), len(self.inputs)), dtype=np.float32)
         for column, name in enumerate(self.names):
             if name in self.event_names:
-                if events is None or event_index is None:
-                    raise MissingFieldError(
-                        f"this calibrator uses the event-level input {name!r}: call calibrator(jets, event=events)"
-                    )
-                table[:, column] = _column(event_field(events, name)[event_index], name)
+                assert events is not None  # noqa: S101 - required above
+                assert event_index is not None  # noqa: S101
+                table[:, column] = event_field(events, name)[event_index]
             else:
-                if name not in jets.fields:
-                    raise MissingFieldError(
-                        f"jets have no field {name!r}, which this calibrator needs; they have {', '.join(jets.fields)}"
-                    )
-                table[:, column] = _column(jets[name], name)
+                table[:, column] = _column(jets[name])
+        self.check(table, reco)
         return table, reco
 
+    def require(self, jets: ak.Array, events: ak.Array | None = None) -> None:
+        """Refuse jets without the declared fields; reads nothing.
 
-def _column(values: Any, name: str) -> np.ndarray:
-    column = np.ascontiguousarray(ak.to_numpy(values), dtype=np.float32)
-    bad = ~np.isfinite(column)
-    if bad.any():
-        raise NonFiniteFeatureError(
-            f"{bad.sum()} of {len(column)} jets have a NaN or infinite {name!r} "
-            f"(first at jet {int(np.argmax(bad))} of the chunk); remove or repair these jets before calibrating"
-        )
-    return column
+        Raises:
+            MissingFieldError: A jet field is missing, or event-level inputs are used and no events are given.
+            SchemaError: Uncorrected p_T is asked of jets without ``rawFactor``.
+        """
+        if self.pt == "raw" and "rawFactor" not in jets.fields:
+            detector_pt(jets, "raw")
+        for name in self.jet_fields:
+            if name not in jets.fields:
+                raise MissingFieldError(
+                    f"jets have no field {name!r}, which this calibrator needs; they have {', '.join(jets.fields)}"
+                )
+        if self.event_names and events is None:
+            raise MissingFieldError(
+                f"this calibrator uses the event-level inputs {', '.join(self.event_names)}: "
+                "call calibrator(jets, event=events)"
+            )
+
+    def check(self, table: np.ndarray, reco: np.ndarray) -> None:
+        """Refuse values that no network can use.
+
+        Args:
+            table: Features, shape (n, d).
+            reco: Detector-level p_T [GeV], shape (n,).
+
+        Raises:
+            NonFiniteFeatureError: A value is NaN, infinite or outside the domain of its transform; names the
+                feature and counts the jets.
+        """
+        domains = {"log": 0.0, "log1p": -1.0}
+        columns = [("detector-level pt", "log", reco)]
+        columns += [(f.name, f.transform, table[:, i]) for i, f in enumerate(self.inputs)]
+        for name, transform, values in columns:
+            above = domains.get(transform, -np.inf)
+            bad = ~(np.isfinite(values) & (values > above))
+            if bad.any():
+                limit = f" or not above {above:g} (transform {transform!r})" if transform in domains else ""
+                raise NonFiniteFeatureError(
+                    f"{bad.sum()} of {len(values)} jets have a {name!r} that is NaN, infinite{limit}, "
+                    f"first at jet {int(np.argmax(bad))}; remove or repair these jets before calibrating"
+                )
+
+
+def _column(values: Any) -> np.ndarray:
+    return np.ascontiguousarray(ak.to_numpy(values), dtype=np.float32)
 
 
 _NANO = Features(
@@ -155,7 +186,6 @@ DEFAULT_FEATURES = {
             Feature(name="NCharged", transform="log1p"),
             Feature(name="NNeutrals", transform="log1p"),
             Feature(name="NeutralEnergyFraction"),
-            Feature(name="ChargedEnergyFraction"),
             Feature(name="EhadOverEem", transform="log1p"),
         ),
         pt="pt",

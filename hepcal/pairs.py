@@ -15,7 +15,7 @@ import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
 
-from hepcal.errors import PairsError
+from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
 from hepcal.filesets import Fileset, load_fileset
 from hepcal.matching import leading, match
@@ -110,7 +110,9 @@ class JetPairs:
             reco=reco,
             truth=np.ascontiguousarray(truth, dtype=np.float32),
             weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
-            event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
+            event=np.arange(n, dtype=np.int64)
+            if event is None
+            else np.ascontiguousarray(event, dtype=np.int64),
             spec=Features(inputs=tuple(names), pt="pt"),
             source={"schema": "arrays"},
         )
@@ -157,7 +159,12 @@ class JetPairs:
         if executor is None:
             with open_executor("iterative") as executor:
                 return cls.from_fileset(
-                    checked, features, executor=executor, chunksize=chunksize, allow_skipped=allow_skipped, show=show
+                    checked,
+                    features,
+                    executor=executor,
+                    chunksize=chunksize,
+                    allow_skipped=allow_skipped,
+                    show=show,
                 )
         done = run(
             checked,
@@ -200,16 +207,19 @@ class JetPairs:
         for name in ("truth", "weight", "event"):
             if getattr(self, name).shape != (n,):
                 raise PairsError(f"{name} has the shape {getattr(self, name).shape}; expected ({n},)")
-        for name, column in (
-            ("reco", self.reco),
-            ("truth", self.truth),
-            ("weight", self.weight),
-            *((label, self.features[:, i]) for i, label in enumerate(self.spec.names)),
+        for name, good in (
+            ("truth", np.isfinite(self.truth) & (self.truth > 0)),
+            ("weight", np.isfinite(self.weight)),
         ):
-            bad = ~np.isfinite(column) | ((column <= 0) if name in ("reco", "truth") else False)
-            if bad.any():
-                kind = "not positive and finite" if name in ("reco", "truth") else "NaN or infinite"
-                raise PairsError(f"{name!r} is {kind} in {bad.sum()} of {n} rows, first in row {int(np.argmax(bad))}")
+            if not good.all():
+                raise PairsError(
+                    f"{name!r} is NaN, infinite or not positive in {np.sum(~good)} of {n} rows, "
+                    f"first in row {int(np.argmin(good))}"
+                )
+        try:
+            self.spec.check(self.features, self.reco)
+        except NonFiniteFeatureError as error:
+            raise PairsError(f"the table cannot be trained on: {error}") from error
 
     def split(self, fraction: float, seed: int) -> tuple[JetPairs, JetPairs]:
         """Split by event into a part of about ``fraction`` and the rest.
@@ -265,7 +275,9 @@ class JetPairs:
         path = Path(directory)
         try:
             card = json.loads((path / "table.json").read_text())
-            columns = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+            columns = {
+                name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS
+            }
         except (OSError, ValueError) as error:
             raise PairsError(f"{path} is not a training table written by 'hepcal pairs': {error}") from error
         if card.get("version") != TABLE_VERSION or any(len(c) != card["rows"] for c in columns.values()):

@@ -56,7 +56,13 @@ class Progress:
             return self
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
             from rich.progress import Progress as RichProgress
 
             self._bar = RichProgress(
@@ -93,5 +99,7 @@ class Progress:
             self._bar.stop()
         if self.show:
             how = "stopped" if kind else "done"
-            line = f"{self.title}: {how} after {self.done} {self.unit} in {time.monotonic() - self._begin:.1f} s"
+            line = (
+                f"{self.title}: {how} after {self.done} {self.unit} in {time.monotonic() - self._begin:.1f} s"
+            )
             say(f"{line} {self._note}".rstrip())

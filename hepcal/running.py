@@ -122,7 +122,9 @@ def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str
         raise
     except Exception as error:  # uproot raises many kinds for damaged files, none of them documented
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise ReadError(f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})") from error
+        raise ReadError(
+            f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})"
+        ) from error
     declared = dataset.metadata.get("schema")
     schema = schemas.SCHEMAS[declared] if declared else schemas.detect(path, name, branches)
     for collection, names in fields.items():
@@ -223,7 +225,9 @@ class _Unfinished:
         return self.process(events)
 
 
-def _plan(files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chunksize: int) -> list[WorkItem]:
+def _plan(
+    files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chunksize: int
+) -> list[WorkItem]:
     """Chunks of nearly equal size, at most ``chunksize`` events each; an empty file is one empty chunk."""
     items = []
     for info in files:

@@ -74,5 +74,3 @@ class MeanFieldPosterior(torch.nn.Module):
         """Weight draws of shape (draws, count), on the CPU: the replicas that a calibrator is saved with."""
         noise = torch.randn((draws, self.layout.count), generator=generator)
         return self.mean.detach().cpu() + self.sigma.detach().cpu() * noise
-
-

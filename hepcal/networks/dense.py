@@ -25,7 +25,9 @@ class DenseLayout:
     @property
     def count(self) -> int:
         """Number of parameters."""
-        return sum((fan_in + self.bias) * out for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False))
+        return sum(
+            (fan_in + self.bias) * out for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False)
+        )
 
     def split(self, flat: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Views of a flat vector (..., count) as layers: weights (..., out, in) and biases (..., out)."""

@@ -7,6 +7,7 @@ last one is padded), so a jet gets the same bits whatever jets are beside it, in
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,20 +39,29 @@ class WeightDraws:
             _with_bias_column(weight, bias, last=number == len(layout.sizes) - 2).to(device)
             for number, (weight, bias) in enumerate(layout.split(draws))
         ]
-        self._buffers = [
-            torch.empty((layer.shape[1], BLOCK), dtype=torch.float32, device=device) for layer in self.layers[:-1]
-        ]
-        self.outputs = torch.empty((self.count, layout.sizes[-1], BLOCK), dtype=torch.float32, device=device)
+        self._layout = layout
+        self._scratch = threading.local()
+
+    def _buffers(self) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Workspace of the calling thread, allocated once."""
+        if not hasattr(self._scratch, "buffers"):
+            kind = {"dtype": torch.float32, "device": self.device}
+            hidden = [torch.empty((layer.shape[1], BLOCK), **kind) for layer in self.layers[:-1]]
+            self._scratch.buffers = hidden, torch.empty((self.count, self._layout.sizes[-1], BLOCK), **kind)
+        buffers: tuple[list[torch.Tensor], torch.Tensor] = self._scratch.buffers
+        return buffers
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Outputs (draws, out, BLOCK) for inputs (d + 1, BLOCK) whose last row is one; overwritten by the next call."""
+        """Outputs (draws, out, BLOCK) for inputs (d, BLOCK); overwritten by the next call in the same thread."""
+        buffers, outputs = self._buffers()
+        first = torch.cat([inputs, torch.ones_like(inputs[:1])]).to(self.device)
         for draw in range(self.count):
-            hidden = inputs
-            for layer, buffer in zip(self.layers, self._buffers, strict=False):
+            hidden = first
+            for layer, buffer in zip(self.layers, buffers, strict=False):
                 torch.mm(layer[draw], hidden, out=buffer)
                 hidden = buffer.clamp_min_(0)
-            torch.mm(self.layers[-1][draw], hidden, out=self.outputs[draw])
-        return self.outputs
+            torch.mm(self.layers[-1][draw], hidden, out=outputs[draw])
+        return outputs
 
 
 def _with_bias_column(weight: torch.Tensor, bias: torch.Tensor | None, *, last: bool) -> torch.Tensor:

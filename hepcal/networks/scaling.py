@@ -41,7 +41,9 @@ class InputScaling:
         empty = torch.empty(0)
         scaling = cls(tuple(transforms), mean.float(), scale.float(), empty, empty)
         standardised = scaling(raw)
-        return cls(scaling.transforms, scaling.mean, scaling.scale, standardised.amin(1), standardised.amax(1))
+        return cls(
+            scaling.transforms, scaling.mean, scaling.scale, standardised.amin(1), standardised.amax(1)
+        )
 
     def __call__(self, raw: torch.Tensor) -> torch.Tensor:
         """Standardised inputs (d, n) from raw ones (d, n)."""
@@ -62,12 +64,17 @@ class TargetScaling:
     @classmethod
     def fit(cls, target: torch.Tensor) -> TargetScaling:
         """From targets of shape (n,); robust, since the response has a long tail."""
-        low, mid, high = torch.quantile(target.double()[:1_000_000], target.new_tensor([0.158655, 0.5, 0.841345]).double())
+        low, mid, high = torch.quantile(
+            target.double()[:1_000_000], target.new_tensor([0.158655, 0.5, 0.841345]).double()
+        )
         width = float(high - low) / 2
         return cls(float(mid), width if width > 0 else 1.0)
 
 
 def transform(raw: torch.Tensor, transforms: Sequence[str]) -> torch.Tensor:
     """Row-wise transforms of raw inputs (d, n)."""
-    rows = [row if name == "identity" else _TRANSFORMS[name](row) for row, name in zip(raw, transforms, strict=True)]
+    rows = [
+        row if name == "identity" else _TRANSFORMS[name](row)
+        for row, name in zip(raw, transforms, strict=True)
+    ]
     return torch.stack(rows)

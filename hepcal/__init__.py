@@ -1,0 +1,67 @@
+"""Jet calibration with per-jet uncertainties, on awkward columns.
+
+::
+
+    calibrator = hepcal.Calibrator.load("jets.safetensors")
+    jets = calibrator(events.Jet)        # pt_calib, pt_calib_sigma_stoch, pt_calib_sigma_pred, ... in GeV
+
+Names are loaded when they are first used: ``import hepcal`` loads neither torch, nor dask, nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hepcal import plot, processors
+    from hepcal.calibrators.base import Calibrator
+    from hepcal.calibrators.bnn import BNN
+    from hepcal.calibrators.mse import MSE
+    from hepcal.features import Feature, Features
+    from hepcal.filesets import load_fileset
+    from hepcal.pairs import JetPairs
+    from hepcal.prediction import Prediction
+    from hepcal.training import train
+
+__version__ = version("hepcal")
+
+_HOMES = {
+    "BNN": "hepcal.calibrators.bnn",
+    "Calibrator": "hepcal.calibrators.base",
+    "Feature": "hepcal.features",
+    "Features": "hepcal.features",
+    "JetPairs": "hepcal.pairs",
+    "MSE": "hepcal.calibrators.mse",
+    "Prediction": "hepcal.prediction",
+    "load_fileset": "hepcal.filesets",
+    "train": "hepcal.training",
+}
+_MODULES = ("plot", "processors")
+
+__all__ = [
+    "BNN",
+    "MSE",
+    "Calibrator",
+    "Feature",
+    "Features",
+    "JetPairs",
+    "Prediction",
+    "load_fileset",
+    "plot",
+    "processors",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"hepcal.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'hepcal' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

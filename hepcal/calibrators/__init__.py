@@ -1,0 +1,1 @@
+"""Calibrators: one module per method, behind one protocol."""

@@ -1,0 +1,72 @@
+"""One calibrator per process: built once from its bytes, then found by content hash and device.
+
+coffea unpickles a processor for every chunk; without this, a calibrator inside it would be built as often.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from hepcal.calibrators import files
+from hepcal.errors import CalibratorFileError
+
+if TYPE_CHECKING:
+    from hepcal.calibrators.base import Calibrator
+
+__all__ = ["get", "loads"]
+
+# More than any one job holds at a time; the oldest goes first.
+CAPACITY = 16
+
+_calibrators: dict[tuple[str, str], Calibrator] = {}
+_lock = threading.Lock()
+_loads = 0
+
+
+def get(
+    content: bytes, sha256: str, device: str, where: str = "a calibrator sent to this worker"
+) -> Calibrator:
+    """The calibrator with this content, built only if this process has not built it before.
+
+    Raises:
+        CalibratorFileError: The content does not match its hash, is damaged, or names an unknown method.
+    """
+    global _loads
+    with _lock:
+        found = _calibrators.get((sha256, device))
+        if found is not None:
+            return found
+        if files.sha256(content) != sha256:
+            raise CalibratorFileError(
+                f"{where} does not match its hash {sha256[:12]}: it was changed or damaged"
+            )
+        calibrator = _build(content, device, where)
+        if len(_calibrators) >= CAPACITY:
+            _calibrators.pop(next(iter(_calibrators)))
+        _calibrators[sha256, device] = calibrator
+        _loads += 1
+        return calibrator
+
+
+def loads() -> int:
+    """How many calibrators this process has built from bytes."""
+    return _loads
+
+
+def _build(content: bytes, device: str, where: str) -> Calibrator:
+    from hepcal.calibrators.base import Card
+    from hepcal.calibrators.registry import CALIBRATORS
+
+    text, tensors = files.parse(content, where)
+    try:
+        card = Card.model_validate_json(text)
+        return CALIBRATORS[card.method](card, tensors, device)
+    except ValidationError as error:
+        raise CalibratorFileError(f"{where}: its card is not valid: {error}") from error
+    except KeyError as error:
+        raise CalibratorFileError(
+            f"{where}: unknown method or missing tensor {error}; this version knows {', '.join(CALIBRATORS)}"
+        ) from error

@@ -1,0 +1,240 @@
+"""The command line; a thin skin over the library."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hepcal import __version__
+from hepcal.errors import HepcalError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Jet calibration with per-jet uncertainties: ROOT events in, calibrated jets and their closure out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+class ExecutorChoice(StrEnum):
+    """How to run."""
+
+    iterative = "iterative"
+    futures = "futures"
+    dask = "dask"
+
+
+class MethodChoice(StrEnum):
+    """What to train."""
+
+    bnn = "bnn"
+    mse = "mse"
+
+
+FilesetArgument = Annotated[Path, typer.Argument(help="Fileset: JSON, {dataset: {'files': {path: tree}}}.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where results are written.")]
+Executor = Annotated[ExecutorChoice, typer.Option(help="This process, local processes, or dask workers.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
+Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
+AllowSkipped = Annotated[
+    bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")
+]
+
+
+@app.command()
+def demo(
+    output: Output = Path("hepcal-demo"),
+    workers: Annotated[int, typer.Option(min=1, help="Dask workers on this machine.")] = 2,
+) -> None:
+    """Run the whole job on the embedded sample: train, calibrate, close, draw."""
+    from hepcal.progress import say
+
+    say("hepcal demo: 5,000 QCD dijet events to train on, 5,000 others to test on (Pythia 8 + Delphes)")
+    from hepcal.demo import run_demo
+
+    _, summary = run_demo(output, workers=workers)
+    _print_closure(summary, ": trained on 5,000 events, closed on 5,000 others")
+    typer.echo(f"Results in {output}: jets.safetensors, hists.coffea, hists.json, summary.json, plots/")
+
+
+@app.command()
+def pairs(
+    fileset: FilesetArgument,
+    output: Output = Path("pairs"),
+    executor: Executor = ExecutorChoice.futures,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    chunksize: Chunksize = 100_000,
+    allow_skipped: AllowSkipped = False,
+) -> None:
+    """Read events into a training table: one row per matched jet."""
+    from hepcal.executors import open_executor
+    from hepcal.filesets import load_fileset
+    from hepcal.pairs import JetPairs
+
+    checked = load_fileset(fileset)
+    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
+        table = JetPairs.from_fileset(
+            checked, executor=opened, chunksize=chunksize, allow_skipped=allow_skipped
+        )
+    table.save(output)
+    _print_pairs(table)
+    typer.echo(f"Training table in {output}")
+
+
+@app.command()
+def train(
+    source: Annotated[Path, typer.Argument(help="Fileset (JSON), or the directory of a training table.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path(
+        "jets.safetensors"
+    ),
+    method: Annotated[
+        MethodChoice, typer.Option(help="Method; a config may set its options.")
+    ] = MethodChoice.bnn,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML: method, its settings, features; see analysis/configs.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same table, settings and seed: same calibrator.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+) -> None:
+    """Train a calibrator and save it as one file."""
+    from hepcal.config import TrainingConfig
+    from hepcal.pairs import JetPairs
+    from hepcal.training import train as fit
+
+    settings = TrainingConfig.read(config, method.value)
+    table = JetPairs.open(source) if source.is_dir() else JetPairs.from_fileset(source, settings.features)
+    _print_pairs(table)
+    calibrator = fit(table, settings.build(), seed=seed, device=device)
+    calibrator.save(output)
+    _print_card(calibrator)
+    typer.echo(f"Calibrator in {output}")
+
+
+@app.command()
+def run(
+    fileset: FilesetArgument,
+    calibrator: Annotated[Path, typer.Option(help="Calibrator file.")],
+    output: Output = Path("results"),
+    executor: Executor = ExecutorChoice.futures,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    chunksize: Chunksize = 100_000,
+    allow_skipped: AllowSkipped = False,
+    bsm_mass: Annotated[float, typer.Option(help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
+    bsm_width: Annotated[float, typer.Option(help="Its width [GeV]; the paper uses 10.")] = 100.0,
+) -> None:
+    """Calibrate dijets and write histograms, summary and plots."""
+    from hepcal.calibrators.base import Calibrator
+    from hepcal.executors import open_executor
+    from hepcal.filesets import load_fileset
+    from hepcal.reweighting import Resonance
+    from hepcal.workflow import run_dijets, warn_if_trained_on
+
+    loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
+    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
+        summary = run_dijets(
+            checked,
+            loaded,
+            opened,
+            output,
+            resonance=Resonance(mass=bsm_mass, width=bsm_width),
+            chunksize=chunksize,
+            allow_skipped=allow_skipped,
+        )
+    _print_closure(summary)
+    warn_if_trained_on(loaded, summary)
+    typer.echo(f"Results in {output}: hists.coffea, hists.json, summary.json, plots/")
+
+
+@app.command()
+def plot(directory: Annotated[Path, typer.Argument(help="Output of 'hepcal run' or 'hepcal demo'.")]) -> None:
+    """Redraw the plots of a result from its histograms."""
+    from hepcal import plot as drawing
+    from hepcal import results
+
+    paths = drawing.write(directory, results.load_hists(directory), results.load_summary(directory))
+    typer.echo(f"{len(paths)} files in {directory / 'plots'}")
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="Calibrator file, training table, or result directory.")],
+) -> None:
+    """Print what is in a calibrator, a training table or a result."""
+    from hepcal import results
+
+    if path.is_dir() and (path / "table.json").exists():
+        from hepcal.pairs import JetPairs
+
+        _print_pairs(JetPairs.open(path))
+    elif path.is_dir():
+        _print_closure(results.load_summary(path))
+    else:
+        from hepcal.calibrators.base import Calibrator
+
+        _print_card(Calibrator.load(path))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Jet calibration with per-jet uncertainties: ROOT events in, calibrated jets and their closure out."""
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
+
+
+def _print_closure(summary: dict[str, Any], title: str = "") -> None:
+    from hepcal import results
+
+    for table in results.closure_tables(summary, title):
+        _console().print(table)
+    for note in results.notes(summary):
+        typer.echo(note)
+
+
+def _print_pairs(table: Any) -> None:
+    from hepcal import results
+
+    _console().print(results.rows_table("Training table", results.describe_pairs(table)))
+
+
+def _print_card(calibrator: Any) -> None:
+    from hepcal import results
+
+    _console().print(results.rows_table("Calibrator", results.describe_card(calibrator)))
+
+
+def main() -> None:
+    """Entry point: an error of ours is one message and exit code 1, never a traceback."""
+    try:
+        app()
+    except HepcalError as error:
+        sys.stderr.write(f"hepcal: {error}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The configuration file of ``hepcal train``: small, checked, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hepcal.calibrators.method import Method
+from hepcal.calibrators.registry import METHODS
+from hepcal.errors import TrainingError
+from hepcal.features import Features
+
+__all__ = ["TrainingConfig"]
+
+
+class TrainingConfig(BaseModel):
+    """What ``hepcal train --config`` reads.
+
+    Attributes:
+        method: Name of the method; the command line's if not given.
+        settings: Its settings, e.g. ``{prior_width: 0.1, draws: 50}``.
+        features: Inputs; the schema's default if not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    settings: dict[str, Any] = {}
+    features: Features | None = None
+
+    @classmethod
+    def read(cls, path: Path | None, method: str) -> TrainingConfig:
+        """From a YAML file, or the defaults of a method without one.
+
+        Raises:
+            TrainingError: The file cannot be read, or holds an unknown key or method.
+        """
+        if path is None:
+            return cls(method=method)
+        try:
+            content = yaml.safe_load(path.read_text()) or {}
+            config = cls.model_validate({"method": method, **content})
+        except (OSError, yaml.YAMLError, ValidationError, TypeError) as error:
+            raise TrainingError(f"{path} is not a training configuration: {error}") from error
+        if config.method not in METHODS:
+            raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(METHODS)}")
+        return config
+
+    def build(self) -> Method:
+        """The method with its settings.
+
+        Raises:
+            TrainingError: A setting is unknown or out of range.
+        """
+        try:
+            return METHODS[self.method].model_validate(self.settings)
+        except ValidationError as error:
+            raise TrainingError(f"settings of {self.method!r}: {error}") from error

@@ -1,0 +1,227 @@
+"""The histograms: named axes, Weight storage, filled by processors, read by metrics and plots.
+
+Two quantities are judged in the same way: ``pt`` (one entry per matched jet) and ``mjj`` (one per event whose two
+leading particle-level jets are matched). For each there are
+
+``<quantity>_response``
+    value over truth, in bins of truth (and |eta| for ``pt``).
+``<quantity>_pull``
+    (truth - calibrated value) / sigma_tot.
+``<quantity>_sums``
+    weighted sums of the terms in :data:`TERMS`, so that means are exact and not binned.
+``<quantity>``
+    the spectrum at truth, reco and calib level.
+
+and ``matching`` counts the leading particle-level jets that have, or lack, a partner. Two category axes are common:
+``weighting`` (``qcd``: the weights of the files, ``bsm``: the resonance) and ``level`` (``reco``: before, ``calib``: after
+calibration).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hist
+import numpy as np
+
+__all__ = ["QUANTITIES", "TERMS", "Binning", "book", "fill_matching", "fill_spectrum", "fill_truth"]
+
+QUANTITIES = ("pt", "mjj")
+WEIGHTINGS = ("qcd", "bsm")
+LEVELS = ("reco", "calib")
+TERMS = (
+    "jets",
+    "value",
+    "truth",
+    "response",
+    "response_squared",
+    "pull",
+    "pull_squared",
+    "covered_68",
+    "sigma_stoch",
+    "sigma_pred",
+    "in_range",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Binning:
+    """Bin edges; masses and momenta in GeV.
+
+    Attributes:
+        pt_truth: Bins of particle-level p_T.
+        abs_eta: Bins of |eta| of the particle-level jet.
+        mjj_truth: Bins of the particle-level dijet mass.
+        response_bins: Bins of the response between 0 and 2.
+        pull_bins: Bins of the pull between -10 and 10.
+        mjj_spectrum: Number of bins, start and stop of the mass spectrum.
+        pt_spectrum: The same for p_T.
+    """
+
+    pt_truth: Sequence[float] = (
+        20,
+        30,
+        50,
+        80,
+        120,
+        180,
+        250,
+        350,
+        500,
+        700,
+        900,
+        1000,
+        1200,
+        1500,
+        2000,
+        3000,
+        5000,
+    )
+    abs_eta: Sequence[float] = (0, 0.8, 1.3, 2.5, 5.2)
+    mjj_truth: Sequence[float] = (
+        0, 250, 500, 1000, 1500, 2000, 2200, 2400, 2600, 2700, 2800, 2900, 3000, 3200, 3500, 4000, 5000, 7000
+    )  # fmt: skip
+    response_bins: int = 400
+    pull_bins: int = 200
+    mjj_spectrum: tuple[int, float, float] = (140, 0, 7000)
+    pt_spectrum: tuple[int, float, float] = (150, 0, 3000)
+
+
+def book(binning: Binning | None = None) -> dict[str, hist.Hist]:
+    """Empty histograms, by name."""
+    binning = binning or Binning()
+    dataset = hist.axis.StrCategory([], growth=True, name="dataset", label="Data set")
+    weighting = _category(WEIGHTINGS, "weighting", "Weighting")
+    level = _category(LEVELS, "level", "Level")
+    all_levels = _category(("truth", *LEVELS), "level", "Level")
+    term = _category(TERMS, "term", "Summed term")
+    eta = hist.axis.Variable(binning.abs_eta, name="abs_eta", label=r"Particle-level jet $|\eta|$")
+    truths = {
+        "pt": (
+            hist.axis.Variable(binning.pt_truth, name="pt_truth", label=r"Particle-level jet $p_T$ [GeV]"),
+            eta,
+        ),
+        "mjj": (
+            hist.axis.Variable(binning.mjj_truth, name="mjj_truth", label=r"Particle-level $m_{jj}$ [GeV]"),
+        ),
+    }
+    symbol = {"pt": r"p_T", "mjj": r"m_{jj}"}
+    spectrum = {
+        "pt": hist.axis.Regular(*binning.pt_spectrum, name="pt", label=r"Jet $p_T$ [GeV]"),
+        "mjj": hist.axis.Regular(*binning.mjj_spectrum, name="mjj", label=r"Dijet mass $m_{jj}$ [GeV]"),
+    }
+    out = {}
+    for name in QUANTITIES:
+        s = symbol[name]
+        response = hist.axis.Regular(
+            binning.response_bins, 0, 2, name="response", label=rf"Response ${s} / {s}^{{\mathrm{{truth}}}}$"
+        )
+        pull = hist.axis.Regular(
+            binning.pull_bins, -10, 10, name="pull",
+            label=rf"Pull $({s}^{{\mathrm{{truth}}}} - {s}^{{\mathrm{{calib}}}}) / \sigma_{{\mathrm{{tot}}}}$",
+        )  # fmt: skip
+        out[f"{name}_response"] = _weighted(dataset, weighting, level, *truths[name], response)
+        out[f"{name}_pull"] = _weighted(dataset, weighting, *truths[name], pull)
+        out[f"{name}_sums"] = _weighted(dataset, weighting, level, *truths[name], term)
+        out[name] = _weighted(dataset, weighting, all_levels, spectrum[name])
+    matched = _category(("matched", "unmatched"), "partner", "Detector-level partner")
+    out["matching"] = _weighted(dataset, *truths["pt"], matched)
+    return out
+
+
+def _category(names: Sequence[str], name: str, label: str) -> hist.axis.StrCategory:
+    return hist.axis.StrCategory(names, name=name, label=label, overflow=False)
+
+
+def _weighted(*axes: Any) -> hist.Hist:
+    return hist.Hist(*axes, storage=hist.storage.Weight())
+
+
+def fill_spectrum(
+    hists: Mapping[str, hist.Hist],
+    quantity: str,
+    level: str,
+    values: np.ndarray,
+    weights: Mapping[str, np.ndarray],
+    dataset: str,
+) -> None:
+    """Fill a spectrum for every weighting.
+
+    Args:
+        hists: From :func:`book`.
+        quantity: ``pt`` or ``mjj``.
+        level: ``truth``, ``reco`` or ``calib``.
+        values: [GeV], shape (n,).
+        weights: Weight of each entry by weighting, shape (n,) each.
+        dataset: Name of the data set.
+    """
+    for weighting, weight in weights.items():
+        hists[quantity].fill(
+            dataset=dataset, weighting=weighting, level=level, weight=weight, **{quantity: values}
+        )
+
+
+def fill_truth(
+    hists: Mapping[str, hist.Hist],
+    quantity: str,
+    truth: Mapping[str, np.ndarray],
+    levels: Mapping[str, Mapping[str, np.ndarray]],
+    weights: Mapping[str, np.ndarray],
+    dataset: str,
+) -> None:
+    """Fill everything that compares a quantity with its truth.
+
+    Args:
+        hists: From :func:`book`.
+        quantity: ``pt`` or ``mjj``.
+        truth: The truth axes of that quantity: ``pt_truth`` and ``abs_eta``, or ``mjj_truth``; shape (n,) each.
+        levels: For ``reco`` and ``calib``: ``value`` [GeV] and, where the method provides them, ``sigma_stoch``,
+            ``sigma_pred``, ``sigma_tot`` [GeV] and ``in_range``; shape (n,) each.
+        weights: Weight of each entry by weighting, shape (n,) each.
+        dataset: Name of the data set.
+    """
+    true_value = truth[f"{quantity}_truth"].astype(np.float64)
+    for level, columns in levels.items():
+        value = columns["value"].astype(np.float64)
+        response = value / true_value
+        terms = {
+            "jets": np.ones_like(value),
+            "value": value,
+            "truth": true_value,
+            "response": response,
+            "response_squared": response**2,
+        }
+        terms |= {
+            name: columns[name] for name in ("sigma_stoch", "sigma_pred", "in_range") if name in columns
+        }
+        if "sigma_tot" in columns:
+            pull = (true_value - value) / columns["sigma_tot"].astype(np.float64)
+            terms |= {"pull": pull, "pull_squared": pull**2, "covered_68": np.abs(pull) < 1}
+        for weighting, weight in weights.items():
+            where = {"dataset": dataset, "weighting": weighting, **truth}
+            hists[f"{quantity}_response"].fill(**where, level=level, response=response, weight=weight)
+            if "pull" in terms:
+                hists[f"{quantity}_pull"].fill(**where, pull=terms["pull"], weight=weight)
+            for term, values in terms.items():
+                hists[f"{quantity}_sums"].fill(**where, level=level, term=term, weight=weight * values)
+
+
+def fill_matching(
+    hists: Mapping[str, hist.Hist],
+    pt_truth: np.ndarray,
+    abs_eta: np.ndarray,
+    matched: np.ndarray,
+    weight: np.ndarray,
+    dataset: str,
+) -> None:
+    """Count leading particle-level jets with and without a partner; arrays of shape (n,)."""
+    for partner, chosen in (("matched", matched), ("unmatched", ~matched)):
+        hists["matching"].fill(
+            dataset=dataset,
+            pt_truth=pt_truth[chosen],
+            abs_eta=abs_eta[chosen],
+            partner=partner,
+            weight=weight[chosen],
+        )

@@ -1,0 +1,275 @@
+"""The results of a run as files: histograms, summary, and the closure table for people."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hist
+import numpy as np
+
+import hepcal
+from hepcal import metrics
+from hepcal.errors import HepcalError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["closure_tables", "derived", "load_hists", "load_summary", "summarise", "write"]
+
+HISTS, HISTS_JSON, SUMMARY = "hists.coffea", "hists.json", "summary.json"
+
+
+class ResultError(HepcalError, ValueError):
+    """A directory is not the result of a run."""
+
+
+def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
+    """Bias and resolution as histograms with errors, in bins of truth p_T, |eta| and dijet mass.
+
+    Named ``<quantity>_bias`` and ``<quantity>_resolution`` (``pt_bias_abs_eta`` in bins of |eta|), with the axes
+    weighting, level and truth, and the squared statistical error as variance; empty bins hold NaN.
+    """
+    out = {}
+    for quantity in ("pt", "mjj"):
+        sums = hists[f"{quantity}_sums"]
+        for axis in ("pt_truth", "abs_eta") if quantity == "pt" else ("mjj_truth",):
+            tail = "_abs_eta" if axis == "abs_eta" else ""
+            for figure in ("bias", "resolution"):
+                axes = (sums.axes["weighting"], sums.axes["level"], sums.axes[axis])
+                booked = hist.Hist(*axes, storage=hist.storage.Weight())
+                for w, weighting in enumerate(axes[0]):
+                    for v, level in enumerate(axes[1]):
+                        found = metrics.closure(hists, quantity, level, weighting, axis)
+                        error = found.response_mean_unc if figure == "bias" else found.resolution_unc
+                        booked.view()[w, v] = np.stack([getattr(found, figure), error**2], axis=-1).view(
+                            booked.view().dtype
+                        )[:, 0]
+                out[f"{quantity}_{figure}{tail}"] = booked
+    return out
+
+
+def summarise(
+    hists: Mapping[str, hist.Hist],
+    events: Mapping[str, Any],
+    calibrator: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of ``summary.json``.
+
+    Args:
+        hists: Filled histograms.
+        events: ``read``, ``skipped_files``, ``selected``.
+        calibrator: ``method``, ``sha256``.
+        extra: Further entries, such as the survey and the resonance.
+    """
+    matching = hists["matching"].project("pt_truth", "partner").values()
+    with np.errstate(invalid="ignore"):
+        share = matching[:, 1] / matching.sum(axis=1)
+    return {
+        "schema_version": 1,
+        "hepcal": hepcal.__version__,
+        "calibrator": dict(calibrator),
+        "events": dict(events),
+        "samples": metrics.samples(hists),
+        "unmatched": {
+            "edges": [float(edge) for edge in hists["matching"].axes["pt_truth"].edges],
+            "fraction": [None if not np.isfinite(value) else float(value) for value in share],
+        },
+        **extra,
+    }
+
+
+def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
+    """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all."""
+    import uhi.io.json
+    from coffea.util import save
+
+    directory.mkdir(parents=True, exist_ok=True)
+    everything = {**hists, **derived(hists)}
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
+        part = Path(scratch)
+        save(dict(hists), part / HISTS)
+        (part / HISTS_JSON).write_text(json.dumps(everything, default=uhi.io.json.default))
+        (part / SUMMARY).write_text(json.dumps(summary, indent=1))
+        for name in (HISTS, HISTS_JSON, SUMMARY):
+            (part / name).replace(directory / name)
+
+
+def load_hists(directory: Path) -> dict[str, hist.Hist]:
+    """Histograms of a run, from ``hists.json`` (data only).
+
+    Raises:
+        ResultError: The directory is not the result of a run.
+    """
+    import uhi.io.json
+
+    content = json.loads(_text(directory / HISTS_JSON), object_hook=uhi.io.json.object_hook)
+    return {name: hist.Hist(value) for name, value in content.items()}
+
+
+def load_summary(directory: Path) -> dict[str, Any]:
+    """The summary of a run.
+
+    Raises:
+        ResultError: The directory is not the result of a run.
+    """
+    summary: dict[str, Any] = json.loads(_text(directory / SUMMARY))
+    return summary
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ResultError(
+            f"{path.parent} is not the result of 'hepcal run': cannot read {path.name}"
+        ) from error
+
+
+COLUMNS: Sequence[tuple[str, str, str]] = (
+    ("n_eff", "n_eff", "{:.0f}"),
+    ("bias", "bias [%]", "{:+.2f}"),
+    ("response_median", "median", "{:.4f}"),
+    ("resolution", "resol. [%]", "{:.2f}"),
+    ("pull_sd", "pull sd", "{:.2f}"),
+    ("pull_half68", "pull 68 %", "{:.2f}"),
+    ("coverage_68", "cover. [%]", "{:.1f}"),
+    ("sigma_stoch", "σ_stoch [GeV]", "{:.1f}"),
+    ("sigma_pred", "σ_pred [GeV]", "{:.1f}"),
+)
+PERCENT = ("bias", "resolution", "coverage_68")
+# Bins with less than this are left out of printed tables.
+MIN_N_EFF = 10
+MIN_SHARE = 1e-3
+
+
+def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
+    """Closure before and after calibration in bins of truth, one table per weighting and quantity.
+
+    Bins with n_eff below ten, or less than a thousandth of the weight, are left out of the tables (not of the files).
+    """
+    from rich.table import Table
+
+    tables = []
+    for weighting, quantities in summary["samples"].items():
+        for quantity, levels in quantities.items():
+            name = {"pt": "jet p_T", "mjj": "dijet mass"}[quantity]
+            table = Table(title=f"{name}, {weighting.upper()} weights{title}", title_justify="left")
+            table.add_column("truth [GeV]")
+            table.add_column("level")
+            for _, label, _ in COLUMNS:
+                table.add_column(label, justify="right")
+            edges = next(iter(levels.values()))["edges"]
+            rows = [
+                (i, f"{lo:.0f}-{hi:.0f}")
+                for i, (lo, hi) in enumerate(zip(edges[:-1], edges[1:], strict=True))
+            ]
+            for index, label in rows:
+                for level, figures in levels.items():
+                    if figures["n_eff"][index] >= MIN_N_EFF and figures["share"][index] >= MIN_SHARE:
+                        table.add_row(label, level, *_cells(figures, index))
+            table.add_section()
+            for level, figures in levels.items():
+                table.add_row("all", level, *_cells(figures["inclusive"], 0))
+                table.caption = " ".join(
+                    filter(
+                        None,
+                        [str(table.caption or ""), f"sum({level})/sum(truth) = {figures['sum_ratio']:.4f}"],
+                    )
+                )
+            tables.append(table)
+    return tables
+
+
+def _cells(figures: Mapping[str, Any], index: int) -> list[str]:
+    cells = []
+    for name, _, form in COLUMNS:
+        value = figures.get(name, [None] * (index + 1))[index]
+        cells.append("-" if value is None else form.format(100 * value if name in PERCENT else value))
+    return cells
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader of the closure tables must know, in sentences."""
+    events = summary["events"]
+    out = [f"{events['read']} events read, {events['selected']} with two matched jets."]
+    out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
+    out += [
+        f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]
+    ]
+    if events["outside_density"]:
+        out.append(
+            f"{events['outside_density']} events lie outside the mass density and have BSM weight zero."
+        )
+    if summary["samples"]:
+        out.append(
+            "sum(calib)/sum(truth) is close to one by construction for a regression of the truth and proves nothing; "
+            "the bias in bins of truth shows the dependence on the training spectrum."
+        )
+        out.append(
+            "A Gaussian likelihood on a skewed response gives pulls of unit spread that cover more than 68.27 %: "
+            "compare 'pull sd' with 'pull 68 %'."
+        )
+    return out
+
+
+def describe_card(calibrator: Any) -> list[tuple[str, str]]:
+    """A calibrator as rows of a table."""
+    card = calibrator.card
+    inputs = [
+        "ln(pt)",
+        *(f"{f.transform}({f.name})" if f.transform != "identity" else f.name for f in card.features.inputs),
+    ]
+    return [
+        ("method", card.method),
+        ("pt_calib is", f"the {card.quantity}"),
+        ("columns", ", ".join(calibrator.columns)),
+        ("systematics", ", ".join(calibrator.uncertainties) or "none"),
+        ("detector-level p_T", {"raw": "pt (1 - rawFactor)", "pt": "pt"}[card.features.pt]),
+        ("inputs", ", ".join(inputs)),
+        ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
+        ("held out", f"{card.source.validation_jets} jets"),
+        ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
+        ("seed", str(card.source.seed)),
+        *((name.replace("_", " "), f"{value:.4g}") for name, value in card.figures.items()),
+        ("trained with", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
+        ("training table", card.source.sha256),
+        ("sha256", calibrator.sha256),
+    ]
+
+
+def describe_pairs(table: Any) -> list[tuple[str, str]]:
+    """A training table as rows of a table."""
+    truth_jets = table.source.get("truth_jets")
+    rows = [
+        ("jets", str(len(table))),
+        ("events", str(len(np.unique(table.event)))),
+        ("n_eff", f"{table.n_eff:.0f}"),
+        ("truth p_T [GeV]", f"{table.truth.min():.1f} to {table.truth.max():.1f}"),
+        ("reco p_T [GeV]", f"{table.reco.min():.1f} to {table.reco.max():.1f}"),
+        ("inputs", ", ".join(("ln(pt)", *table.spec.names))),
+        ("schema", str(table.source.get("schema", ""))),
+    ]
+    if truth_jets:
+        unmatched = table.source["unmatched"]
+        rows.append(
+            (
+                "unmatched",
+                f"{unmatched} of {truth_jets} leading truth jets ({100 * unmatched / truth_jets:.2f} %)",
+            )
+        )
+    return rows
+
+
+def rows_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    """Two columns: what, and its value."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    return table

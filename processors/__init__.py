@@ -1,0 +1,9 @@
+"""Coffea processors: short, and made of library calls."""
+
+from hepcal.processors.dijet import DijetProcessor
+from hepcal.processors.response import ResponseProcessor
+from hepcal.processors.survey import Survey, SurveyProcessor
+
+from hepcal.pairs import PairsProcessor
+
+__all__ = ["DijetProcessor", "PairsProcessor", "ResponseProcessor", "Survey", "SurveyProcessor"]

@@ -1,0 +1,139 @@
+"""Dijets before and after calibration, as QCD and reweighted to a resonance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from coffea.processor import ProcessorABC
+from hepcal.processors.response import fill_jets
+from hepcal.processors.selection import LeadingPair, dijet_mass
+from hepcal.processors.survey import Survey
+
+from hepcal import hists
+from hepcal.calibrators.base import Calibrator
+from hepcal.matching import leading
+from hepcal.reweighting import Resonance
+from hepcal.schemas import event_weight, is_simulation
+
+__all__ = ["DijetProcessor"]
+
+
+class DijetProcessor(ProcessorABC):  # type: ignore[misc]
+    """Fills response, bias, resolution, pulls and spectra of jets and dijet masses.
+
+    Args:
+        calibrator: Attaches the calibration.
+        survey: Weights of the data sets and density of the true mass, from one earlier pass. Without it the file
+            weights are used as they are, and there is no resonance.
+        resonance: The resonance that the ``bsm`` weighting imitates; default M = 2.8 TeV, width 100 GeV.
+        binning: Bins, if not the default ones.
+    """
+
+    def __init__(
+        self,
+        calibrator: Calibrator,
+        survey: Survey | None = None,
+        resonance: Resonance | None = None,
+        binning: hists.Binning | None = None,
+    ) -> None:
+        self.calibrator = calibrator
+        self.survey = survey
+        self.resonance = resonance or Resonance()
+        self.binning = binning
+
+    def process(self, events: ak.Array) -> dict[str, Any]:
+        """One chunk: histograms, and counts of events read, selected and outside the mass density."""
+        dataset, booked = events.metadata["dataset"], hists.book(self.binning)
+        if not is_simulation(events):
+            return self._process_data(events, booked, dataset)
+        pair = LeadingPair.of(events)
+        jets = self.calibrator(pair.reco, event=events)
+        weights, outside = self._weights(events, pair, dataset)
+        fill_jets(booked, self.calibrator, pair, jets, weights, dataset)
+        use = pair.complete
+        truth = {"mjj_truth": pair.mass_truth[use]}
+        levels = self._masses(jets[use])
+        chosen = {name: weight[use] for name, weight in weights.items()}
+        hists.fill_truth(booked, "mjj", truth, levels, chosen, dataset)
+        for level, mass in (
+            ("truth", truth["mjj_truth"]),
+            *((name, c["value"]) for name, c in levels.items()),
+        ):
+            hists.fill_spectrum(booked, "mjj", level, mass, chosen, dataset)
+        counts = {"events": len(events), "selected": int(use.sum()), "outside_density": outside}
+        return {"counts": {dataset: counts}, "hists": booked}
+
+    def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
+        """Nothing to do."""
+        return accumulator
+
+    def _weights(
+        self, events: ak.Array, pair: LeadingPair, dataset: str
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """Weight of each event by weighting, and how many events the mass density does not cover."""
+        weight = event_weight(events)
+        if self.survey is None:
+            return {"qcd": weight}, 0
+        weight = weight * self.survey.norm[dataset]
+        if self.survey.density is None:
+            return {"qcd": weight}, 0
+        bsm, inside = self.resonance.weights(pair.mass_truth, weight, self.survey.density)
+        return {"qcd": weight, "bsm": bsm}, int(np.sum(~inside))
+
+    def _masses(self, jets: ak.Array) -> dict[str, dict[str, np.ndarray]]:
+        """Dijet mass and its uncertainties before and after calibration, for events with two calibrated jets.
+
+        sigma_stoch of two jets is independent; sigma_pred is common to them, so it is half the difference of the mass
+        with both shifted up and both shifted down.
+        """
+        reco, calib = at_scale(jets, self.calibrator.reco(jets)), at_scale(jets, jets.pt_calib)
+        mass = dijet_mass(calib)
+        columns: dict[str, np.ndarray] = {
+            "value": mass,
+            "in_range": ak.to_numpy(ak.all(jets.pt_calib_in_range, axis=1)),
+        }
+        if "pt_calib_sigma_stoch" in jets.fields:
+            columns["sigma_stoch"] = mass_sigma(calib, mass, jets.pt_calib_sigma_stoch / jets.pt_calib)
+        if "calib_pred" in jets.fields:
+            up, down = (dijet_mass(jets.calib_pred[side]) for side in ("up", "down"))
+            columns["sigma_pred"] = np.abs(up - down) / 2
+        parts = [columns[name] ** 2 for name in ("sigma_stoch", "sigma_pred") if name in columns]
+        if parts:
+            columns["sigma_tot"] = np.sqrt(np.sum(parts, axis=0))
+        return {"reco": {"value": dijet_mass(reco)}, "calib": columns}
+
+    def _process_data(self, events: ak.Array, booked: dict[str, Any], dataset: str) -> dict[str, Any]:
+        """Collision data: spectra of the two leading jets at detector level; the truth histograms stay empty."""
+        jets = self.calibrator(events.Jet[leading(events.Jet)], event=events)
+        jets = jets[ak.num(jets) == 2]
+        weights: Mapping[str, np.ndarray] = {"qcd": np.ones(len(jets))}
+        for level, pt in (("reco", self.calibrator.reco(jets)), ("calib", jets.pt_calib)):
+            hists.fill_spectrum(booked, "mjj", level, dijet_mass(at_scale(jets, pt)), weights, dataset)
+            flat = ak.to_numpy(ak.flatten(pt))
+            hists.fill_spectrum(booked, "pt", level, flat, {"qcd": np.ones(len(flat))}, dataset)
+        counts = {"events": len(events), "selected": len(jets), "outside_density": 0}
+        return {"counts": {dataset: counts}, "hists": booked}
+
+
+def at_scale(jets: ak.Array, pt: ak.Array) -> ak.Array:
+    """Four-momenta of jets with another p_T; the mass scales along."""
+    return ak.zip({"pt": pt, "eta": jets.eta, "phi": jets.phi, "mass": jets.mass * (pt / jets.pt)})
+
+
+def mass_sigma(jets: ak.Array, mass: np.ndarray, relative: ak.Array) -> np.ndarray:
+    """Uncertainty [GeV] of a dijet mass from independent relative uncertainties of the two jets, linearised.
+
+    With m² = m1² + m2² + 2 p1·p2 and jet i scaled by 1 + d, dm/dd = (m_i² + p1·p2) / m.
+
+    Args:
+        jets: Two jets per event with ``mass`` [GeV].
+        mass: Dijet mass [GeV], shape (events,).
+        relative: Relative uncertainty per jet, ``events * 2``.
+    """
+    squares = [ak.to_numpy(jets.mass[:, i]).astype(np.float64) ** 2 for i in (0, 1)]
+    product = (mass**2 - squares[0] - squares[1]) / 2
+    parts = [((squares[i] + product) / mass * ak.to_numpy(relative[:, i])) ** 2 for i in (0, 1)]
+    return np.sqrt(parts[0] + parts[1])

@@ -1,0 +1,87 @@
+"""Response of jets before and after calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from coffea.processor import ProcessorABC
+from hepcal.processors.selection import LeadingPair
+
+from hepcal import hists
+from hepcal.calibrators.base import Calibrator
+from hepcal.schemas import event_weight, is_simulation
+
+__all__ = ["ResponseProcessor", "fill_jets"]
+
+
+class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
+    """Fills p_T response, pulls and spectra of the leading two jets, weighted as in the files.
+
+    Args:
+        calibrator: Attaches the calibration.
+        binning: Bins, if not the default ones.
+    """
+
+    def __init__(self, calibrator: Calibrator, binning: hists.Binning | None = None) -> None:
+        self.calibrator = calibrator
+        self.binning = binning
+
+    def process(self, events: ak.Array) -> dict[str, Any]:
+        """One chunk of simulated events; collision data leave the histograms empty."""
+        booked = hists.book(self.binning)
+        if is_simulation(events):
+            pair = LeadingPair.of(events)
+            jets = self.calibrator(pair.reco, event=events)
+            fill_jets(
+                booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, events.metadata["dataset"]
+            )
+        return {"events": len(events), "hists": booked}
+
+    def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
+        """Nothing to do."""
+        return accumulator
+
+
+def fill_jets(
+    booked: dict[str, Any],
+    calibrator: Calibrator,
+    pair: LeadingPair,
+    jets: ak.Array,
+    weights: dict[str, np.ndarray],
+    dataset: str,
+) -> None:
+    """Fill the ``pt`` and ``matching`` histograms with calibrated jets.
+
+    Args:
+        booked: From :func:`hepcal.hists.book`.
+        calibrator: What calibrated the jets.
+        pair: The selected jets.
+        jets: Its detector-level jets with calibrated columns.
+        weights: Weight of each event by weighting, shape (events,) each.
+        dataset: Name of the data set.
+    """
+    here = ak.to_numpy(ak.flatten(pair.matched))
+    event = np.repeat(np.arange(len(pair.truth)), ak.to_numpy(ak.num(pair.truth)))
+    pt_truth, abs_eta = (
+        ak.to_numpy(ak.flatten(pair.truth.pt)),
+        np.abs(ak.to_numpy(ak.flatten(pair.truth.eta))),
+    )
+    hists.fill_matching(booked, pt_truth, abs_eta, here, weights["qcd"][event], dataset)
+    found = ak.drop_none(ak.flatten(jets))
+    calib = {"value": found.pt_calib, "in_range": found.pt_calib_in_range}
+    calib |= {
+        name.removeprefix("pt_calib_"): found[name]
+        for name in found.fields
+        if name.startswith("pt_calib_sigma")
+    }
+    levels = {
+        "reco": {"value": ak.to_numpy(calibrator.reco(found))},
+        "calib": {name: ak.to_numpy(column) for name, column in calib.items()},
+    }
+    truth = {"pt_truth": pt_truth[here], "abs_eta": abs_eta[here]}
+    per_jet = {name: weight[event][here] for name, weight in weights.items()}
+    hists.fill_truth(booked, "pt", truth, levels, per_jet, dataset)
+    for level, values in (("truth", truth["pt_truth"]), *((name, c["value"]) for name, c in levels.items())):
+        hists.fill_spectrum(booked, "pt", level, values, per_jet, dataset)

@@ -1,0 +1,63 @@
+"""Which jets enter: the two leading particle-level jets of an event and their detector-level partners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import awkward as ak
+import numpy as np
+
+from hepcal.matching import leading, match
+from hepcal.schemas import truth_jets
+
+__all__ = ["LeadingPair", "dijet_mass"]
+
+
+@dataclass(frozen=True)
+class LeadingPair:
+    """The two leading particle-level jets per event, and their partners within dR < 0.2, one to one.
+
+    No cut is made on the detector-level p_T: it would truncate p(reco | truth) and bias any calibration.
+
+    Attributes:
+        truth: ``events * var * GenJet``, at most two per event, highest p_T first.
+        reco: Their detector-level partners, same shape, None where there is none.
+    """
+
+    truth: ak.Array
+    reco: ak.Array
+
+    @classmethod
+    def of(cls, events: ak.Array) -> LeadingPair:
+        """Select and match."""
+        truth = truth_jets(events)
+        order = leading(truth)
+        return cls(truth[order], events.Jet[match(truth, events.Jet)[order]])
+
+    @cached_property
+    def matched(self) -> ak.Array:
+        """Which have a partner, ``events * var * bool``."""
+        return ~ak.is_none(self.reco, axis=1)
+
+    @cached_property
+    def complete(self) -> np.ndarray:
+        """Events with two such jets, both with a partner; bool of shape (events,)."""
+        return ak.to_numpy(ak.sum(self.matched, axis=1) == 2)
+
+    @cached_property
+    def mass_truth(self) -> np.ndarray:
+        """True dijet mass [GeV], float64 of shape (events,); NaN in events with fewer than two particle-level jets."""
+        return dijet_mass(self.truth)
+
+
+def dijet_mass(jets: ak.Array) -> np.ndarray:
+    """Invariant mass [GeV] of the first two jets, float64 of shape (events,); NaN where there are fewer than two."""
+    pair = ak.pad_none(jets, 2, axis=1, clip=True)
+    pt, eta, phi, m = (ak.values_astype(pair[name], np.float64) for name in ("pt", "eta", "phi", "mass"))
+    px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
+    energy = np.sqrt(px**2 + py**2 + pz**2 + m**2)
+    squared = sum(
+        sign * (part[:, 0] + part[:, 1]) ** 2 for sign, part in ((1, energy), (-1, px), (-1, py), (-1, pz))
+    )
+    return ak.to_numpy(ak.fill_none(np.sqrt(np.maximum(squared, 0)), np.nan))

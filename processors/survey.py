@@ -1,0 +1,101 @@
+"""The pass before the pass: sums of weights, and the density of the true dijet mass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import awkward as ak
+import hist
+import numpy as np
+from coffea.processor import ProcessorABC
+from hepcal.processors.selection import dijet_mass
+from pydantic import BaseModel, ConfigDict
+
+from hepcal.errors import FilesetError
+from hepcal.filesets import Fileset
+from hepcal.matching import leading
+from hepcal.reweighting import MassDensity
+from hepcal.schemas import event_weight, is_simulation
+
+__all__ = ["Survey", "SurveyProcessor"]
+
+
+class Survey(BaseModel):
+    """What one pass over a whole fileset found.
+
+    Attributes:
+        norm: Factor on the file weights of each data set, so that all weights together sum to one, or to the
+            ``cross_section`` [pb] of each data set where that is given.
+        simulation: Which data sets have truth.
+        density: Density of the true dijet mass under these weights; None if too few events have one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    norm: dict[str, float]
+    simulation: dict[str, bool]
+    density: MassDensity | None
+
+    @classmethod
+    def from_output(cls, output: Mapping[str, Any], fileset: Fileset) -> Survey:
+        """From the output of :class:`SurveyProcessor`.
+
+        Raises:
+            FilesetError: Some simulated data sets have a cross section and others have none, or weights of a data
+                set do not sum to a positive number.
+        """
+        sums, simulation = output["sum_of_weights"], output["simulation"]
+        simulated = [name for name in sums if simulation[name]]
+        given = {d.name: d.metadata.get("cross_section") for d in fileset.datasets}
+        without = [name for name in simulated if given[name] is None]
+        if without and len(without) < len(simulated):
+            raise FilesetError(
+                f"data sets without a cross_section [pb] in their metadata: {', '.join(without)}; "
+                "give one to all simulated data sets, or to none"
+            )
+        bad = [name for name in simulated if not sums[name] > 0 and output["events"][name]]
+        if bad:
+            raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
+        pooled = sum(sums[name] for name in simulated)
+        norm = {
+            name: 1.0
+            if not simulation[name] or not sums[name]
+            else (given[name] or sums[name] / pooled) / sums[name]
+            for name in sums
+        }
+        masses = None
+        for name in simulated:
+            part = output["masses"][name] * norm[name]
+            masses = part if masses is None else masses + part
+        return cls(
+            norm=norm,
+            simulation=simulation,
+            density=None if masses is None else MassDensity.from_hist(masses),
+        )
+
+
+class SurveyProcessor(ProcessorABC):  # type: ignore[misc]
+    """Sums weights and fills the true dijet mass, by data set."""
+
+    def process(self, events: ak.Array) -> dict[str, Any]:
+        """One chunk."""
+        dataset, weight, simulation = events.metadata["dataset"], event_weight(events), is_simulation(events)
+        masses = hist.Hist(MassDensity.axis(), storage=hist.storage.Weight())
+        if simulation:
+            mass = dijet_mass(events.GenJet[leading(events.GenJet)])
+            found = np.isfinite(mass)
+            masses.fill(mass[found], weight=weight[found])
+        return {
+            "events": {dataset: len(events)},
+            "sum_of_weights": {dataset: float(weight.sum())},
+            "simulation": {dataset: int(simulation)},
+            "masses": {dataset: masses},
+        }
+
+    def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
+        """Counts of chunks with truth to yes or no."""
+        return {
+            **accumulator,
+            "simulation": {name: bool(flag) for name, flag in accumulator["simulation"].items()},
+        }

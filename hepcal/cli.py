@@ -44,9 +44,7 @@ Executor = Annotated[ExecutorChoice, typer.Option(help="This process, local proc
 Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
-AllowSkipped = Annotated[
-    bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")
-]
+AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
 
 @app.command()
@@ -82,9 +80,7 @@ def pairs(
 
     checked = load_fileset(fileset)
     with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-        table = JetPairs.from_fileset(
-            checked, executor=opened, chunksize=chunksize, allow_skipped=allow_skipped
-        )
+        table = JetPairs.from_fileset(checked, executor=opened, chunksize=chunksize, allow_skipped=allow_skipped)
     table.save(output)
     _print_pairs(table)
     typer.echo(f"Training table in {output}")
@@ -93,12 +89,8 @@ def pairs(
 @app.command()
 def train(
     source: Annotated[Path, typer.Argument(help="Fileset (JSON), or the directory of a training table.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path(
-        "jets.safetensors"
-    ),
-    method: Annotated[
-        MethodChoice, typer.Option(help="Method; a config may set its options.")
-    ] = MethodChoice.bnn,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path("jets.safetensors"),
+    method: Annotated[MethodChoice, typer.Option(help="Method; a config may set its options.")] = MethodChoice.bnn,
     config: Annotated[
         Path | None, typer.Option(help="YAML: method, its settings, features; see analysis/configs.")
     ] = None,
@@ -151,7 +143,7 @@ def run(
             allow_skipped=allow_skipped,
         )
     _print_closure(summary)
-    warn_if_trained_on(loaded, summary)
+    warn_if_trained_on(summary)
     typer.echo(f"Results in {output}: hists.coffea, hists.json, summary.json, plots/")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import awkward as ak
@@ -38,9 +38,7 @@ class FlatJets:
 
     def __post_init__(self) -> None:
         if self.jets.ndim not in (1, 2) or not ak.fields(self.jets):
-            raise JetLayoutError(
-                f"expected events * var * Jet or events * Jet, found {ak.type(self.jets)!s:.80}"
-            )
+            raise JetLayoutError(f"expected events * var * Jet or events * Jet, found {ak.type(self.jets)!s:.80}")
 
     @cached_property
     def counts(self) -> ak.Array | None:
@@ -56,7 +54,8 @@ class FlatJets:
         """Which entries of the flat list are None, or None if the type allows no missing jets."""
         if not self._with_missing.layout.is_option:
             return None
-        return ak.to_numpy(ak.is_none(self._with_missing, axis=0))
+        missing: np.ndarray = ak.to_numpy(ak.is_none(self._with_missing, axis=0))
+        return missing
 
     @cached_property
     def flat(self) -> ak.Array:
@@ -120,7 +119,7 @@ def attach(
 
         def mass() -> np.ndarray:
             ratio = pt().astype(np.float64) / ak.to_numpy(flat.flat.pt)
-            return (ak.to_numpy(flat.flat.mass) * ratio).astype(np.float32)
+            return np.asarray(ak.to_numpy(flat.flat.mass) * ratio, dtype=np.float32)
 
         return flat.column(np.dtype(np.float32), pt), flat.column(np.dtype(np.float32), mass)
 
@@ -130,14 +129,12 @@ def attach(
     out = jets
     for name in columns:
         dtype = np.dtype(bool if name.endswith("in_range") else np.float32)
-        out = ak.with_field(out, flat.column(dtype, lambda name=name: value(name)), name)
+        out = ak.with_field(out, flat.column(dtype, partial(value, name)), name)
     plain = out
     if replace:
         out = ak.with_field(ak.with_field(out, jets.pt, "pt_orig"), jets.mass, "mass_orig")
         out = with_momentum(out, *shifted(None, 0))
     for name, size in shifts.items():
-        sides = {
-            side: with_momentum(plain, *shifted(size, sign)) for side, sign in (("up", +1), ("down", -1))
-        }
+        sides = {side: with_momentum(plain, *shifted(size, sign)) for side, sign in (("up", +1), ("down", -1))}
         out = ak.with_field(out, ak.zip(sides, depth_limit=jets.ndim), name)
     return out

@@ -27,9 +27,7 @@ def demo_fileset(part: str) -> Fileset:
     letter = {"train": "a", "test": "b"}[part]
     with as_file(files("hepcal.data")) as folder:
         pattern = str(folder / f"qcd_{letter}*.root")
-    return load_fileset(
-        {f"QCD dijets ({part} part)": {"files": [pattern], "metadata": {"schema": "delphes"}}}
-    )
+    return load_fileset({f"QCD dijets ({part} part)": {"files": [pattern], "metadata": {"schema": "delphes"}}})
 
 
 def run_demo(directory: Path, *, workers: int = 2, show: bool = True) -> tuple[Calibrator, dict[str, Any]]:
@@ -47,8 +45,6 @@ def run_demo(directory: Path, *, workers: int = 2, show: bool = True) -> tuple[C
         manager = open_executor("dask", workers=workers)
         executor = manager.__enter__()
     try:
-        return calibrator, run_dijets(
-            demo_fileset("test"), calibrator, executor, directory, chunksize=2_500, show=show
-        )
+        return calibrator, run_dijets(demo_fileset("test"), calibrator, executor, directory, chunksize=2_500, show=show)
     finally:
         manager.__exit__(None, None, None)

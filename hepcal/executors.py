@@ -30,7 +30,7 @@ ExecutorFactory = Callable[[Count], ExecutorBase]
 class SilentIterativeExecutor(IterativeExecutor):  # type: ignore[misc]
     """coffea's IterativeExecutor without its progress bar, which ``status=False`` does not silence."""
 
-    count: Count = lambda item: None
+    count: Count = print
 
     def __call__(self, items: Any, function: Callable[[Any], Any], accumulator: Any) -> tuple[Any, int]:
         def work() -> Iterator[Any]:
@@ -115,9 +115,7 @@ def open_executor(
 
         pool = loky.ProcessPoolExecutor(max_workers=workers)
         try:
-            yield lambda count: SilentFuturesExecutor(
-                pool=CountingPool(pool, count), workers=workers, retries=0
-            )
+            yield lambda count: SilentFuturesExecutor(pool=CountingPool(pool, count), workers=workers, retries=0)
         finally:
             pool.shutdown(wait=True, kill_workers=True)
     elif name == "dask":

@@ -61,8 +61,7 @@ class Fileset:
     def without(self, paths: set[str]) -> Fileset:
         """The same fileset without the given files; data sets left empty disappear."""
         kept = (
-            Dataset(d.name, {p: t for p, t in d.files.items() if p not in paths}, d.metadata)
-            for d in self.datasets
+            Dataset(d.name, {p: t for p, t in d.files.items() if p not in paths}, d.metadata) for d in self.datasets
         )
         return Fileset(tuple(dataset for dataset in kept if dataset.files))
 
@@ -103,9 +102,7 @@ def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         repeated = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
-        raise FilesetError(
-            f"listed twice in one JSON object: {', '.join(map(repr, repeated))}; keep one of each"
-        )
+        raise FilesetError(f"listed twice in one JSON object: {', '.join(map(repr, repeated))}; keep one of each")
     return content
 
 
@@ -131,9 +128,7 @@ def _check(content: Mapping[str, Any], base: Path, where: str) -> Fileset:
         if not files and not missing:
             faults.append(f"data set {name!r} lists no files")
         datasets.append(Dataset(name, dict(files), metadata if isinstance(metadata, Mapping) else {}))
-        faults += [
-            f"data set {name!r} lists {path} twice" for path in _repeated([_identity(p) for p, _ in files])
-        ]
+        faults += [f"data set {name!r} lists {path} twice" for path in _repeated([_identity(p) for p, _ in files])]
     faults += _shared_files(datasets)
     if not content:
         faults.append("it names no data set")
@@ -155,15 +150,11 @@ def _metadata_faults(name: str, metadata: object) -> list[str]:
         faults.append(f"data set {name!r}: unknown schema {schema!r}; known are {', '.join(SCHEMAS)}")
     cross_section = metadata.get("cross_section")
     if cross_section is not None and not (isinstance(cross_section, int | float) and cross_section > 0):
-        faults.append(
-            f"data set {name!r}: cross_section must be a positive number [pb], found {cross_section!r}"
-        )
+        faults.append(f"data set {name!r}: cross_section must be a positive number [pb], found {cross_section!r}")
     return faults
 
 
-def _expand(
-    files: object, treename: str | None, base: Path
-) -> tuple[list[tuple[str, str | None]], list[str]]:
+def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple[str, str | None]], list[str]]:
     """Wildcards to paths; returns (path, tree) in order, repeats included, and the faults found."""
     if isinstance(files, Mapping):
         entries = list(files.items())
@@ -184,7 +175,7 @@ def _expand(
         if Path(full).is_file():
             found.append((full, tree))
         elif glob.has_magic(full):
-            matches = sorted(match for match in glob.glob(full, recursive=True) if Path(match).is_file())
+            matches = sorted(match for match in glob.glob(full, recursive=True) if Path(match).is_file())  # noqa: PTH207
             faults += [] if matches else [f"no file matches {full}"]
             found += [(match, tree) for match in matches]
         else:
@@ -207,7 +198,5 @@ def _shared_files(datasets: list[Dataset]) -> list[str]:
         for path in dataset.files:
             first = owner.setdefault(_identity(path), dataset.name)
             if first != dataset.name:
-                faults.append(
-                    f"{path} is in data set {first!r} and in {dataset.name!r}: its events would count twice"
-                )
+                faults.append(f"{path} is in data set {first!r} and in {dataset.name!r}: its events would count twice")
     return faults

@@ -13,8 +13,8 @@ leading particle-level jets are matched). For each there are
     the spectrum at truth, reco and calib level.
 
 and ``matching`` counts the leading particle-level jets that have, or lack, a partner. Two category axes are common:
-``weighting`` (``qcd``: the weights of the files, ``bsm``: the resonance) and ``level`` (``reco``: before, ``calib``: after
-calibration).
+``weighting`` (``qcd``: the weights of the files, ``bsm``: the resonance) and ``level`` (``reco``: before, ``calib``:
+after calibration).
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ def book(binning: Binning | None = None) -> dict[str, hist.Hist]:
             hist.axis.Variable(binning.pt_truth, name="pt_truth", label=r"Particle-level jet $p_T$ [GeV]"),
             eta,
         ),
-        "mjj": (
-            hist.axis.Variable(binning.mjj_truth, name="mjj_truth", label=r"Particle-level $m_{jj}$ [GeV]"),
-        ),
+        "mjj": (hist.axis.Variable(binning.mjj_truth, name="mjj_truth", label=r"Particle-level $m_{jj}$ [GeV]"),),
     }
     symbol = {"pt": r"p_T", "mjj": r"m_{jj}"}
     spectrum = {
@@ -158,9 +156,7 @@ def fill_spectrum(
         dataset: Name of the data set.
     """
     for weighting, weight in weights.items():
-        hists[quantity].fill(
-            dataset=dataset, weighting=weighting, level=level, weight=weight, **{quantity: values}
-        )
+        hists[quantity].fill(dataset=dataset, weighting=weighting, level=level, weight=weight, **{quantity: values})
 
 
 def fill_truth(
@@ -193,12 +189,10 @@ def fill_truth(
             "response": response,
             "response_squared": response**2,
         }
-        terms |= {
-            name: columns[name] for name in ("sigma_stoch", "sigma_pred", "in_range") if name in columns
-        }
+        terms |= {name: columns[name] for name in ("sigma_stoch", "sigma_pred", "in_range") if name in columns}
         if "sigma_tot" in columns:
             pull = (true_value - value) / columns["sigma_tot"].astype(np.float64)
-            terms |= {"pull": pull, "pull_squared": pull**2, "covered_68": np.abs(pull) < 1}
+            terms |= {"pull": pull, "pull_squared": pull**2, "covered_68": (np.abs(pull) < 1).astype(np.float64)}
         for weighting, weight in weights.items():
             where = {"dataset": dataset, "weighting": weighting, **truth}
             hists[f"{quantity}_response"].fill(**where, level=level, response=response, weight=weight)

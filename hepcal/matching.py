@@ -33,9 +33,7 @@ def match(truth: ak.Array, reco: ak.Array, max_dr: float = MAX_DR) -> ak.Array:
         t, r = _indexed_pairs(reco, n_truth, n_reco)
     else:
         t, r = _all_pairs(n_truth, n_reco)
-    truth_eta, truth_phi = (
-        ak.to_numpy(ak.flatten(truth[name])).astype(np.float64) for name in ("eta", "phi")
-    )
+    truth_eta, truth_phi = (ak.to_numpy(ak.flatten(truth[name])).astype(np.float64) for name in ("eta", "phi"))
     reco_eta, reco_phi = (ak.to_numpy(ak.flatten(reco[name])).astype(np.float64) for name in ("eta", "phi"))
     dphi = np.remainder(truth_phi[t] - reco_phi[r] + np.pi, 2 * np.pi) - np.pi
     dr2 = (truth_eta[t] - reco_eta[r]) ** 2 + dphi**2

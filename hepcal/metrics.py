@@ -97,9 +97,7 @@ def closure(
     """
     axis = axis or f"{quantity}_truth"
     sums = hists[f"{quantity}_sums"]
-    terms = dict(
-        zip(sums.axes["term"], _cells(sums, weighting, level, axis, "term", total=total).T, strict=True)
-    )
+    terms = dict(zip(sums.axes["term"], _cells(sums, weighting, level, axis, "term", total=total).T, strict=True))
     weight = terms["jets"]["value"]
     empty = np.full(len(weight), NAN)
 
@@ -125,9 +123,7 @@ def closure(
                 "sigma_stoch": mean("sigma_stoch"),
                 "sigma_pred": mean("sigma_pred") if terms["sigma_pred"]["value"].any() else empty,
             }
-    everything = dict(
-        zip(sums.axes["term"], _cells(sums, weighting, level, axis, "term", total=True)[0], strict=True)
-    )
+    everything = dict(zip(sums.axes["term"], _cells(sums, weighting, level, axis, "term", total=True)[0], strict=True))
     edges = sums.axes[axis].edges
     return Closure(
         edges=edges[[0, -1]] if total else edges,
@@ -145,9 +141,9 @@ def closure(
 
 
 def samples(hists: Mapping[str, hist.Hist]) -> dict[str, Any]:
-    """All closures, nested as ``<weighting>.<quantity>.<level>.<figure>``; weightings that were not filled are left out.
+    """All closures, nested as ``<weighting>.<quantity>.<level>.<figure>``; what was not filled is left out.
 
-    ``<quantity>.<level>.inclusive`` holds the same figures over all bins, ``pt.<level>.abs_eta`` those in bins of |eta|.
+    ``<quantity>.<level>.inclusive`` holds the same figures over all bins, ``pt.<level>.abs_eta`` in bins of |eta|.
     """
     out: dict[str, Any] = {}
     for weighting in WEIGHTINGS:
@@ -206,14 +202,9 @@ def _cells(
 ) -> np.ndarray:
     """Contents over (axis, inner) with all other axes summed, outer flow dropped unless ``total``, inner flow kept."""
     chosen = {"weighting": weighting} | ({} if level is None else {"level": level})
-    view = (
-        histogram[{name: hist.loc(value) for name, value in chosen.items()}]
-        .project(axis, inner)
-        .view(flow=True)
-    )
-    if total:
-        return view.sum(axis=0, keepdims=True)
-    return view[1:-1] if len(view) == len(histogram.axes[axis]) + 2 else view
+    view = histogram[{name: hist.loc(value) for name, value in chosen.items()}].project(axis, inner).view(flow=True)
+    cells: np.ndarray = view.sum(axis=0, keepdims=True) if total else view[1:-1]
+    return cells
 
 
 def _divide(numerator: Any, denominator: Any) -> np.ndarray:

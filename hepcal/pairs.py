@@ -106,14 +106,12 @@ class JetPairs:
         reco = np.ascontiguousarray(reco, dtype=np.float32)
         n = len(reco)
         table = cls(
-            features=np.ascontiguousarray(features, dtype=np.float32).reshape(n, -1),
+            features=np.ascontiguousarray(features, dtype=np.float32),
             reco=reco,
             truth=np.ascontiguousarray(truth, dtype=np.float32),
             weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
-            event=np.arange(n, dtype=np.int64)
-            if event is None
-            else np.ascontiguousarray(event, dtype=np.int64),
-            spec=Features(inputs=tuple(names), pt="pt"),
+            event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
+            spec=Features.model_validate({"inputs": tuple(names), "pt": "pt"}),
             source={"schema": "arrays"},
         )
         table.check()
@@ -275,9 +273,7 @@ class JetPairs:
         path = Path(directory)
         try:
             card = json.loads((path / "table.json").read_text())
-            columns = {
-                name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS
-            }
+            columns = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
         except (OSError, ValueError) as error:
             raise PairsError(f"{path} is not a training table written by 'hepcal pairs': {error}") from error
         if card.get("version") != TABLE_VERSION or any(len(c) != card["rows"] for c in columns.values()):

@@ -31,7 +31,8 @@ class Prediction:
     """Calibrated p_T of n jets with uncertainties, all in GeV, float32 of shape (n,).
 
     Attributes:
-        mean: The value attached as ``pt_calib``, whatever the method declares (for a Bayesian network the posterior mean).
+        mean: The value attached as ``pt_calib``, whatever the method declares (for a Bayesian network the posterior
+            mean).
         sigma_stoch: What more training data would not remove: root of the mean variance over draws; None if the
             method does not provide it.
         sigma_pred: Spread of the predicted mean over the draws (S - 1); None if the method does not provide it.
@@ -53,7 +54,8 @@ class Prediction:
         parts = [part for part in (self.sigma_stoch, self.sigma_pred) if part is not None]
         if not parts:
             return None
-        return np.sqrt(np.sum([part.astype(np.float64) ** 2 for part in parts], axis=0)).astype(np.float32)
+        squares = np.stack([part.astype(np.float64) ** 2 for part in parts])
+        return np.asarray(np.sqrt(squares.sum(axis=0)), dtype=np.float32)
 
     def replicas(self) -> np.ndarray:
         """Predicted mean of every weight draw [GeV], float32 of shape (draws, n).
@@ -77,8 +79,7 @@ class Prediction:
         """
         pt = np.broadcast_to(np.asarray(pt, dtype=np.float64), (len(self), np.shape(pt)[-1]))
         return np.concatenate(
-            [_density(*self._components(part), pt[part]) for part in _parts(len(self))]
-            or [np.empty((0, pt.shape[1]))]
+            [_density(*self._components(part), pt[part]) for part in _parts(len(self))] or [np.empty((0, pt.shape[1]))]
         )
 
     def mode(self) -> np.ndarray:
@@ -115,9 +116,7 @@ class Prediction:
 
     def _components(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
         if self.components is None:
-            raise NoDensityError(
-                "this method predicts a single number per jet: it has no draws, density or interval"
-            )
+            raise NoDensityError("this method predicts a single number per jet: it has no draws, density or interval")
         return self.components(part)
 
     def _grid(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +160,8 @@ def _density(mean: np.ndarray, sigma: np.ndarray, pt: np.ndarray) -> np.ndarray:
     total = np.zeros(pt.shape)
     for m, s in zip(mean.astype(np.float64), sigma.astype(np.float64), strict=True):
         total += np.exp(-0.5 * ((pt - m[:, None]) / s[:, None]) ** 2) / s[:, None]
-    return total / (len(mean) * np.sqrt(2 * np.pi))
+    density: np.ndarray = total / (len(mean) * np.sqrt(2 * np.pi))
+    return density
 
 
 def _level(mass: np.ndarray, probability: float) -> np.ndarray:
@@ -174,8 +174,7 @@ def _level(mass: np.ndarray, probability: float) -> np.ndarray:
 def _crossing(grid: np.ndarray, density: np.ndarray, level: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Where the density crosses the level between the grid points ``left`` and ``left + 1``."""
     x0, x1, y0, y1 = (
-        np.take_along_axis(values, (left + i)[:, None], axis=1)[:, 0]
-        for values in (grid, density)
-        for i in (0, 1)
+        np.take_along_axis(values, (left + i)[:, None], axis=1)[:, 0] for values in (grid, density) for i in (0, 1)
     )
-    return x0 + (x1 - x0) * np.clip((level[:, 0] - y0) / np.where(y1 == y0, 1, y1 - y0), 0, 1)
+    share = np.clip((level[:, 0] - y0) / np.where(y1 == y0, 1, y1 - y0), 0, 1)
+    return np.asarray(x0 + (x1 - x0) * share)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 __all__ = ["Progress", "say", "step"]
 
@@ -48,7 +49,7 @@ class Progress:
         self.title, self.total, self.unit, self.show = title, total, unit, show
         self.done = 0
         self._note = ""
-        self._bar = None
+        self._bar: Any = None
 
     def __enter__(self) -> Progress:
         self._begin = self._last = time.monotonic()
@@ -99,7 +100,5 @@ class Progress:
             self._bar.stop()
         if self.show:
             how = "stopped" if kind else "done"
-            line = (
-                f"{self.title}: {how} after {self.done} {self.unit} in {time.monotonic() - self._begin:.1f} s"
-            )
+            line = f"{self.title}: {how} after {self.done} {self.unit} in {time.monotonic() - self._begin:.1f} s"
             say(f"{line} {self._note}".rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,9 +126,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError as error:
-        raise ResultError(
-            f"{path.parent} is not the result of 'hepcal run': cannot read {path.name}"
-        ) from error
+        raise ResultError(f"{path.parent} is not the result of 'hepcal run': cannot read {path.name}") from error
 
 
 COLUMNS: Sequence[tuple[str, str, str]] = (
@@ -164,10 +163,7 @@ def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
             for _, label, _ in COLUMNS:
                 table.add_column(label, justify="right")
             edges = next(iter(levels.values()))["edges"]
-            rows = [
-                (i, f"{lo:.0f}-{hi:.0f}")
-                for i, (lo, hi) in enumerate(zip(edges[:-1], edges[1:], strict=True))
-            ]
+            rows = [(i, f"{lo:.0f}-{hi:.0f}") for i, (lo, hi) in enumerate(pairwise(edges))]
             for index, label in rows:
                 for level, figures in levels.items():
                     if figures["n_eff"][index] >= MIN_N_EFF and figures["share"][index] >= MIN_SHARE:
@@ -198,13 +194,9 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     events = summary["events"]
     out = [f"{events['read']} events read, {events['selected']} with two matched jets."]
     out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
-    out += [
-        f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]
-    ]
+    out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
     if events["outside_density"]:
-        out.append(
-            f"{events['outside_density']} events lie outside the mass density and have BSM weight zero."
-        )
+        out.append(f"{events['outside_density']} events lie outside the mass density and have BSM weight zero.")
     if summary["samples"]:
         out.append(
             "sum(calib)/sum(truth) is close to one by construction for a regression of the truth and proves nothing; "

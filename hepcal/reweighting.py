@@ -50,13 +50,14 @@ class MassDensity(BaseModel):
     def from_hist(cls, masses: hist.Hist) -> MassDensity | None:
         """From a one-dimensional histogram over :meth:`axis`; None if it holds too few events to speak of a density.
 
-        The support is the longest run of bins with positive content.
+        The support is the longest run of bins where the smoothed content is positive.
         """
         content = np.asarray(masses.values(), dtype=np.float64)
-        first, last = _longest_run(content > 0)
+        smooth = gaussian_filter1d(content, SMOOTHING_BINS, mode="constant")
+        first, last = _longest_run(smooth > 0)
         if last - first < 2:
             return None
-        smooth = gaussian_filter1d(content, SMOOTHING_BINS)[first:last]
+        smooth = smooth[first:last]
         # Rounded, so that the order in which chunks were merged cannot reach the hash.
         density = tuple(float(f"{d:.10e}") for d in smooth / (smooth.sum() * MASS_BIN))
         return cls(start=float(MASS_BIN * (first + 0.5)), density=density)
@@ -74,7 +75,8 @@ class MassDensity(BaseModel):
     def __call__(self, mass: np.ndarray) -> np.ndarray:
         """Density [1/GeV] at masses [GeV] of shape (n,); NaN outside the support."""
         centers = self.start + MASS_BIN * np.arange(len(self.density))
-        return np.exp(np.interp(mass, centers, np.log(self.density), left=np.nan, right=np.nan))
+        falling: np.ndarray = np.exp(np.interp(mass, centers, np.log(self.density), left=np.nan, right=np.nan))
+        return falling
 
 
 class Resonance(BaseModel):
@@ -90,9 +92,7 @@ class Resonance(BaseModel):
     mass: float = 2800.0
     width: float = 100.0
 
-    def weights(
-        self, mass: np.ndarray, weight: np.ndarray, density: MassDensity
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self, mass: np.ndarray, weight: np.ndarray, density: MassDensity) -> tuple[np.ndarray, np.ndarray]:
         """BSM weights, w N(m; M, Gamma) / p_QCD(m) (arXiv:2205.05084, Eq. 45) with the weighted density.
 
         Args:

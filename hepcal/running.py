@@ -7,6 +7,7 @@ file is left out only when asked, whole, with its name and reason in the result.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,9 +123,7 @@ def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str
         raise
     except Exception as error:  # uproot raises many kinds for damaged files, none of them documented
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise ReadError(
-            f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})"
-        ) from error
+        raise ReadError(f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})") from error
     declared = dataset.metadata.get("schema")
     schema = schemas.SCHEMAS[declared] if declared else schemas.detect(path, name, branches)
     for collection, names in fields.items():
@@ -171,7 +170,7 @@ def run(
         try:
             output = _run_once(fileset, kept, processor, executor, title, chunksize, show)
             break
-        except _ChunkFailure as failure:
+        except _ChunkError as failure:
             if not allow_skipped or failure.path is None:
                 raise IncompleteRunError(failure.reason) from failure.__cause__
             say(f"skipped: {failure.reason}; starting again without this file")
@@ -180,7 +179,7 @@ def run(
     return Run(output, kept, sum(info.entries for info in kept), skipped)
 
 
-class _ChunkFailure(Exception):
+class _ChunkError(Exception):
     def __init__(self, path: str | None, reason: str) -> None:
         super().__init__(reason)
         self.path, self.reason = path, reason
@@ -209,7 +208,7 @@ def _run_once(
                 result = runner.run(plan, _Unfinished(processor))
             except Exception as error:  # whatever a processor, a decompressor or a worker raises
                 path, reason = _culprit(error, group)
-                raise _ChunkFailure(path, reason) from error
+                raise _ChunkError(path, reason) from error
             _require_complete(plan, result["processed"])
             outputs.append(result["out"])
     return processor.postprocess(accumulate(outputs))
@@ -225,9 +224,7 @@ class _Unfinished:
         return self.process(events)
 
 
-def _plan(
-    files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chunksize: int
-) -> list[WorkItem]:
+def _plan(files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chunksize: int) -> list[WorkItem]:
     """Chunks of nearly equal size, at most ``chunksize`` events each; an empty file is one empty chunk."""
     items = []
     for info in files:
@@ -236,7 +233,7 @@ def _plan(
         usermeta = {**metadata[info.dataset], "schema": info.schema.name}
         items += [
             WorkItem(info.dataset, info.path, info.tree, start, stop, bytes.fromhex(info.uuid), usermeta)
-            for start, stop in zip(edges[:-1], edges[1:], strict=True)
+            for start, stop in itertools.pairwise(edges)
         ]
     return items
 

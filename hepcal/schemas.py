@@ -125,7 +125,7 @@ def event_weight(events: ak.Array) -> np.ndarray:
         weight = events.Event.Weight
     else:
         return np.ones(len(events))
-    return ak.to_numpy(weight).astype(np.float64)
+    return np.asarray(ak.to_numpy(weight), dtype=np.float64)
 
 
 def detector_pt(jets: ak.Array, kind: PtKind) -> ak.Array:
@@ -160,7 +160,7 @@ def event_field(events: ak.Array, name: str) -> np.ndarray:
         MissingFieldError: The events do not carry it.
     """
     if name in events.fields:
-        return ak.to_numpy(events[name]).astype(np.float32)
+        return np.asarray(ak.to_numpy(events[name]), dtype=np.float32)
     paths = {
         "event_rho": (("Rho", "fixedGridRhoFastjetAll"), ("fixedGridRhoFastjetAll",), ("Rho", "Rho")),
         "event_npv": (("PV", "npvs"),),
@@ -172,7 +172,7 @@ def event_field(events: ak.Array, name: str) -> np.ndarray:
             if node is None:
                 break
         if node is not None:
-            return ak.to_numpy(node).astype(np.float32)
+            return np.asarray(ak.to_numpy(node), dtype=np.float32)
     tried = ", ".join(".".join(path) for path in paths)
     raise MissingFieldError(
         f"{place(events)}: no event-level input {name!r} (looked for {tried}); "

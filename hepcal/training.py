@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -64,12 +63,10 @@ def train(
         y = (y_raw - target.location) / target.scale
         objective = method.objective(len(inputs.transforms), fitted.n_eff, y, target, generator)
         objective.module.to(device)
-        table = tuple(t.to(device) for t in (inputs(raw).T.contiguous(), y, w))
+        table = inputs(raw).T.contiguous().to(device), y.to(device), w.to(device)
         raw, y_raw, w = _tensors(held_out)
-        judge = tuple(
-            t.to(device) for t in (inputs(raw).T.contiguous(), (y_raw - target.location) / target.scale, w)
-        )
-        begin = time.monotonic()
+        y = (y_raw - target.location) / target.scale
+        judge = inputs(raw).T.contiguous().to(device), y.to(device), w.to(device)
         history = _fit(objective, method, table, judge, generator, show)
         tensors = {
             **objective.tensors(generator),
@@ -104,7 +101,6 @@ def train(
         "best_update": float(_best(history)[0]),
         **_closure(calibrator, held_out),
     }
-    del begin
     return CALIBRATORS[method.name](card.model_copy(update={"figures": figures}), tensors).to(device)
 
 
@@ -115,7 +111,7 @@ def _tensors(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return torch.from_numpy(raw), torch.from_numpy(pairs.truth / pairs.reco), torch.from_numpy(weight)
 
 
-Table = tuple[torch.Tensor, ...]
+Table = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _fit(
@@ -131,7 +127,8 @@ def _fit(
         batches = _batches(table, method.batch, generator)
         for update in range(1, method.max_updates + 1):
             optimiser.zero_grad(set_to_none=True)
-            loss = objective.loss(*next(batches), generator)
+            x, y, w = next(batches)
+            loss = objective.loss(x, y, w, generator)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             if update % check_every and update < method.max_updates:
@@ -166,7 +163,7 @@ def _batches(table: Table, batch: int, generator: torch.Generator) -> Iterator[T
         order = torch.randperm(rows, generator=generator).to(table[0].device)
         for start in range(0, rows - size + 1, size):
             chosen = order[start : start + size]
-            yield tuple(column[chosen] for column in table)
+            yield table[0][chosen], table[1][chosen], table[2][chosen]
 
 
 def _best(history: list[tuple[int, float]]) -> tuple[int, float]:

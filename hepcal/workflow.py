@@ -15,7 +15,7 @@ from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say
 from hepcal.reweighting import Resonance
 
-__all__ = ["run_dijets", "trained_on"]
+__all__ = ["run_dijets", "trained_on", "warn_if_trained_on"]
 
 TRUTH_FIELDS = ("pt", "eta", "phi", "mass")
 
@@ -53,7 +53,7 @@ def run_dijets(
     from hepcal import plot
 
     resonance = resonance or Resonance()
-    options = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
+    options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
     fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, "pt", "eta", "phi", "mass")))}
     surveyed = running.run(fileset, SurveyProcessor(), executor, title="Surveying", fields=fields, **options)
     fileset = fileset.without({skipped.path for skipped in surveyed.skipped})
@@ -95,9 +95,7 @@ def run_dijets(
     )  # fmt: skip
     results.write(directory, hists, summary)
     for name in summary["events"]["without_truth"]:
-        say(
-            f"data set {name!r} has no particle-level jets: columns were attached, its truth histograms are empty"
-        )
+        say(f"data set {name!r} has no particle-level jets: columns were attached, its truth histograms are empty")
     plot.write(directory, hists, summary)
     return summary
 
@@ -108,7 +106,7 @@ def trained_on(calibrator: Calibrator, files: tuple[running.FileInfo, ...]) -> l
     return [info.path for info in files if info.uuid in training]
 
 
-def warn_if_trained_on(calibrator: Calibrator, summary: Mapping[str, Any]) -> None:
+def warn_if_trained_on(summary: Mapping[str, Any]) -> None:
     """Say so if a closure was computed with training events."""
     if summary["trained_on"]:
         say(

@@ -70,9 +70,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         """Nothing to do."""
         return accumulator
 
-    def _weights(
-        self, events: ak.Array, pair: LeadingPair, dataset: str
-    ) -> tuple[dict[str, np.ndarray], int]:
+    def _weights(self, events: ak.Array, pair: LeadingPair, dataset: str) -> tuple[dict[str, np.ndarray], int]:
         """Weight of each event by weighting, and how many events the mass density does not cover."""
         weight = event_weight(events)
         if self.survey is None:
@@ -136,4 +134,4 @@ def mass_sigma(jets: ak.Array, mass: np.ndarray, relative: ak.Array) -> np.ndarr
     squares = [ak.to_numpy(jets.mass[:, i]).astype(np.float64) ** 2 for i in (0, 1)]
     product = (mass**2 - squares[0] - squares[1]) / 2
     parts = [((squares[i] + product) / mass * ak.to_numpy(relative[:, i])) ** 2 for i in (0, 1)]
-    return np.sqrt(parts[0] + parts[1])
+    return np.asarray(np.sqrt(parts[0] + parts[1]))

@@ -34,9 +34,7 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
         if is_simulation(events):
             pair = LeadingPair.of(events)
             jets = self.calibrator(pair.reco, event=events)
-            fill_jets(
-                booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, events.metadata["dataset"]
-            )
+            fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, events.metadata["dataset"])
         return {"events": len(events), "hists": booked}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
@@ -71,11 +69,7 @@ def fill_jets(
     hists.fill_matching(booked, pt_truth, abs_eta, here, weights["qcd"][event], dataset)
     found = ak.drop_none(ak.flatten(jets))
     calib = {"value": found.pt_calib, "in_range": found.pt_calib_in_range}
-    calib |= {
-        name.removeprefix("pt_calib_"): found[name]
-        for name in found.fields
-        if name.startswith("pt_calib_sigma")
-    }
+    calib |= {name.removeprefix("pt_calib_"): found[name] for name in found.fields if name.startswith("pt_calib_sigma")}
     levels = {
         "reco": {"value": ak.to_numpy(calibrator.reco(found))},
         "calib": {name: ak.to_numpy(column) for name, column in calib.items()},

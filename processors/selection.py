@@ -57,7 +57,5 @@ def dijet_mass(jets: ak.Array) -> np.ndarray:
     pt, eta, phi, m = (ak.values_astype(pair[name], np.float64) for name in ("pt", "eta", "phi", "mass"))
     px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
     energy = np.sqrt(px**2 + py**2 + pz**2 + m**2)
-    squared = sum(
-        sign * (part[:, 0] + part[:, 1]) ** 2 for sign, part in ((1, energy), (-1, px), (-1, py), (-1, pz))
-    )
+    squared = sum(sign * (part[:, 0] + part[:, 1]) ** 2 for sign, part in ((1, energy), (-1, px), (-1, py), (-1, pz)))
     return ak.to_numpy(ak.fill_none(np.sqrt(np.maximum(squared, 0)), np.nan))

@@ -59,9 +59,7 @@ class Survey(BaseModel):
             raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
         pooled = sum(sums[name] for name in simulated)
         norm = {
-            name: 1.0
-            if not simulation[name] or not sums[name]
-            else (given[name] or sums[name] / pooled) / sums[name]
+            name: 1.0 if not simulation[name] or not sums[name] else (given[name] or sums[name] / pooled) / sums[name]
             for name in sums
         }
         masses = None

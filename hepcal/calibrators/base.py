@@ -113,7 +113,7 @@ class Calibrator(ABC):
         self.target = TargetScaling(card.target_location, card.target_scale)
         self._prepare()
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> None:  # noqa: B027 - optional
         """Derived tensors that are not saved."""
 
     @abstractmethod
@@ -170,9 +170,7 @@ class Calibrator(ABC):
         flat = FlatJets(jets)
         self.card.features.require(jets, event)
         if event is not None and len(event) != len(jets):
-            raise HepcalError(
-                f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets"
-            )
+            raise HepcalError(f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets")
 
         def evaluate() -> dict[str, np.ndarray]:
             index = flat.event_index if self.card.features.event_names else None

@@ -67,9 +67,7 @@ class ElboObjective:
             bias[0] = target.mean()
             bias[1] = torch.log(torch.expm1(spread.clamp_max(50)))  # sigma starts at the spread of the target
 
-    def loss(
-        self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Batch estimate of the negative ELBO per jet, one weight draw per jet."""
         nll = gaussian_nll(*gaussian_parameters(self.module(x, generator)), y)
         return (w * nll).mean() + self.module.kl(self.method.prior_width) / self.n_eff
@@ -78,9 +76,7 @@ class ElboObjective:
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> float:
         """The same with held-out jets; the KL part makes it notice widths that still move."""
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
-        nll = sum(
-            gaussian_nll(*gaussian_parameters(self.module(x, generator)), y) for _ in range(HELD_OUT_SAMPLES)
-        )
+        nll = sum(gaussian_nll(*gaussian_parameters(self.module(x, generator)), y) for _ in range(HELD_OUT_SAMPLES))
         mean = torch.sum(w * nll) / (HELD_OUT_SAMPLES * torch.sum(w))
         return float(mean + self.module.kl(self.method.prior_width) / self.n_eff)
 
@@ -125,8 +121,7 @@ class BNNCalibrator(Calibrator):
 
     def _columns(self, features: np.ndarray, reco: np.ndarray) -> dict[str, np.ndarray]:
         columns = {
-            name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32)
-            for name in self.columns
+            name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in self.columns
         }
         part = slice(0, 0)
         for mean, sigma, pt, inside in self._draws(features, reco):

@@ -26,9 +26,7 @@ _lock = threading.Lock()
 _loads = 0
 
 
-def get(
-    content: bytes, sha256: str, device: str, where: str = "a calibrator sent to this worker"
-) -> Calibrator:
+def get(content: bytes, sha256: str, device: str, where: str = "a calibrator sent to this worker") -> Calibrator:
     """The calibrator with this content, built only if this process has not built it before.
 
     Raises:
@@ -40,9 +38,7 @@ def get(
         if found is not None:
             return found
         if files.sha256(content) != sha256:
-            raise CalibratorFileError(
-                f"{where} does not match its hash {sha256[:12]}: it was changed or damaged"
-            )
+            raise CalibratorFileError(f"{where} does not match its hash {sha256[:12]}: it was changed or damaged")
         calibrator = _build(content, device, where)
         if len(_calibrators) >= CAPACITY:
             _calibrators.pop(next(iter(_calibrators)))

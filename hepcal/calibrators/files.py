@@ -34,9 +34,7 @@ def parse(content: bytes, where: str) -> tuple[str, dict[str, torch.Tensor]]:
     try:
         header_size = int.from_bytes(content[:8], "little")
         if len(content) < 8 + header_size:
-            raise CalibratorFileError(
-                f"{where} is damaged: {len(content)} bytes are fewer than its header promises"
-            )
+            raise CalibratorFileError(f"{where} is damaged: {len(content)} bytes are fewer than its header promises")
         tensors = safetensors.torch.load(content)
         import json
 
@@ -44,13 +42,9 @@ def parse(content: bytes, where: str) -> tuple[str, dict[str, torch.Tensor]]:
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         if isinstance(error, CalibratorFileError):
             raise
-        raise CalibratorFileError(
-            f"{where} is damaged or not a calibrator file (safetensors): {error}"
-        ) from error
+        raise CalibratorFileError(f"{where} is damaged or not a calibrator file (safetensors): {error}") from error
     if CARD_KEY not in metadata:
-        raise CalibratorFileError(
-            f"{where} is a safetensors file, but not one of hepcal: it has no {CARD_KEY!r}"
-        )
+        raise CalibratorFileError(f"{where} is a safetensors file, but not one of hepcal: it has no {CARD_KEY!r}")
     return metadata[CARD_KEY], tensors
 
 

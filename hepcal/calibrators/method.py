@@ -21,11 +21,11 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 class Objective(Protocol):
     """What a training loop needs to know of a method."""
 
-    module: torch.nn.Module
+    @property
+    def module(self) -> torch.nn.Module:
+        """Holds the trained parameters."""
 
-    def loss(
-        self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Loss of a batch: inputs (b, d), standardised targets (b,), weights (b,) of mean one over the table."""
 
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> float:

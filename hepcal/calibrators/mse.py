@@ -62,18 +62,16 @@ class SquaredError:
             assert bias is not None  # noqa: S101
             bias[0] = target.mean()
 
-    def loss(
-        self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Loss of a batch."""
-        return (w * (y - self.module(x)[:, 0]) ** 2).mean()
+        return torch.mean(w * (y - self.module(x)[:, 0]) ** 2)
 
     @torch.no_grad()
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> float:
         """Loss of held-out jets."""
         return float(torch.sum(w * (y - self.module(x)[:, 0]) ** 2) / torch.sum(w))
 
-    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:  # noqa: ARG002
+    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """The network."""
         return {"network": self.module.parameters_flat}
 

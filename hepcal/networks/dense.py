@@ -25,16 +25,14 @@ class DenseLayout:
     @property
     def count(self) -> int:
         """Number of parameters."""
-        return sum(
-            (fan_in + self.bias) * out for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False)
-        )
+        return sum((fan_in + self.bias) * out for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False))
 
     def split(self, flat: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Views of a flat vector (..., count) as layers: weights (..., out, in) and biases (..., out)."""
         layers: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         start = 0
         for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False):
-            weight = flat[..., start : start + out * fan_in].unflatten(-1, (out, fan_in))
+            weight = flat[..., start : start + out * fan_in].reshape(*flat.shape[:-1], out, fan_in)
             start += out * fan_in
             layers.append((weight, flat[..., start : start + out] if self.bias else None))
             start += out if self.bias else 0

@@ -45,9 +45,8 @@ class WeightDraws:
     def _buffers(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Workspace of the calling thread, allocated once."""
         if not hasattr(self._scratch, "buffers"):
-            kind = {"dtype": torch.float32, "device": self.device}
-            hidden = [torch.empty((layer.shape[1], BLOCK), **kind) for layer in self.layers[:-1]]
-            self._scratch.buffers = hidden, torch.empty((self.count, self._layout.sizes[-1], BLOCK), **kind)
+            hidden = [torch.empty((layer.shape[1], BLOCK), device=self.device) for layer in self.layers[:-1]]
+            self._scratch.buffers = hidden, torch.empty((self.count, self._layout.sizes[-1], BLOCK), device=self.device)
         buffers: tuple[list[torch.Tensor], torch.Tensor] = self._scratch.buffers
         return buffers
 

@@ -41,9 +41,7 @@ class InputScaling:
         empty = torch.empty(0)
         scaling = cls(tuple(transforms), mean.float(), scale.float(), empty, empty)
         standardised = scaling(raw)
-        return cls(
-            scaling.transforms, scaling.mean, scaling.scale, standardised.amin(1), standardised.amax(1)
-        )
+        return cls(scaling.transforms, scaling.mean, scaling.scale, standardised.amin(1), standardised.amax(1))
 
     def __call__(self, raw: torch.Tensor) -> torch.Tensor:
         """Standardised inputs (d, n) from raw ones (d, n)."""
@@ -73,8 +71,5 @@ class TargetScaling:
 
 def transform(raw: torch.Tensor, transforms: Sequence[str]) -> torch.Tensor:
     """Row-wise transforms of raw inputs (d, n)."""
-    rows = [
-        row if name == "identity" else _TRANSFORMS[name](row)
-        for row, name in zip(raw, transforms, strict=True)
-    ]
+    rows = [row if name == "identity" else _TRANSFORMS[name](row) for row, name in zip(raw, transforms, strict=True)]
     return torch.stack(rows)

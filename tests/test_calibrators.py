@@ -1,0 +1,185 @@
+"""A calibrator as an object and as a file: determinism, closure on a toy, safety."""
+
+import json
+import pickle
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+import hepcal
+from hepcal.calibrators import cache, files
+from hepcal.errors import CalibratorFileError, NonFiniteFeatureError
+from hepcal.networks.inference import BLOCK
+
+
+@pytest.fixture(scope="module")
+def jets(small_calibrator):
+    """More than three blocks of plausible jets: features (n, d) and reco p_T [GeV]."""
+    rng = np.random.default_rng(7)
+    d = len(small_calibrator.card.features.names)
+    n = 3 * BLOCK + 100
+    return np.abs(rng.normal(1, 0.5, (n, d))).astype(np.float32), rng.uniform(100, 2000, n).astype(np.float32)
+
+
+def columns(prediction):
+    return np.stack([prediction.mean, prediction.sigma_stoch, prediction.sigma_pred, prediction.in_range])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(0, 3 * BLOCK))
+def test_a_jet_gets_the_same_bits_in_any_company(small_calibrator, jets, seed, size):
+    features, reco = jets
+    chosen = np.random.default_rng(seed).choice(len(reco), size, replace=False)
+    alone = columns(small_calibrator.predict(features[chosen], reco[chosen]))
+    together = columns(small_calibrator.predict(features, reco))[:, chosen]
+    assert alone.tobytes() == together.tobytes()
+
+
+def test_the_number_of_threads_does_not_reach_the_bits(small_calibrator, jets):
+    before = torch.get_num_threads()
+    try:
+        found = set()
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.add(columns(small_calibrator.predict(*jets)).tobytes())
+            assert torch.get_num_threads() == threads
+        assert len(found) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_of_one_process_do_not_disturb_each_other(small_calibrator, jets):
+    expected = columns(small_calibrator.predict(*jets)).tobytes()
+    found = []
+    workers = [
+        threading.Thread(target=lambda: found.append(columns(small_calibrator.predict(*jets)).tobytes()))
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [expected] * 4
+
+
+def test_moments_agree_with_a_plain_float64_loop_over_the_draws(small_calibrator, jets):
+    features, reco = (column[:50] for column in jets)
+    prediction = small_calibrator.predict(features, reco)
+    card, tensors = small_calibrator.card, small_calibrator.tensors
+    raw = np.column_stack([reco, features]).astype(np.float64)
+    kinds = ("log", *(f.transform for f in card.features.inputs))
+    functions = {"identity": lambda v: v, "abs": np.abs, "log": np.log, "log1p": np.log1p}
+    x = np.column_stack([functions[k](raw[:, i]) for i, k in enumerate(kinds)])
+    x = (x - tensors["input_mean"].numpy()) / tensors["input_scale"].numpy()
+    sizes = (x.shape[1], *card.settings["hidden"], 2)
+    means, variances = [], []
+    for draw in tensors["draws"].numpy().astype(np.float64):
+        h, start = x, 0
+        for layer, (fan_in, out) in enumerate(pairwise(sizes)):
+            weight = draw[start : start + out * fan_in].reshape(out, fan_in)
+            h = h @ weight.T + draw[start + out * fan_in : start + out * (fan_in + 1)]
+            start += out * (fan_in + 1)
+            h = np.maximum(h, 0) if layer < len(sizes) - 2 else h
+        means.append((card.target_location + card.target_scale * h[:, 0]) * reco)
+        variances.append(((np.logaddexp(0, h[:, 1]) + 1e-3) * card.target_scale * reco) ** 2)
+    tolerance = 1e-5 * prediction.sigma_tot
+    assert np.all(np.abs(prediction.mean - np.mean(means, axis=0)) < tolerance)
+    assert np.all(np.abs(prediction.sigma_stoch - np.sqrt(np.mean(variances, axis=0))) < tolerance)
+    assert np.all(np.abs(prediction.sigma_pred - np.std(means, axis=0, ddof=1)) < tolerance)
+    assert np.allclose(prediction.replicas(), means, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_to_1e5_of_sigma_tot(small_calibrator, jets):
+    here, there = small_calibrator.predict(*jets), small_calibrator.to("cuda").predict(*jets)
+    for name in ("mean", "sigma_stoch", "sigma_pred"):
+        assert np.all(np.abs(getattr(here, name) - getattr(there, name)) < 1e-5 * here.sigma_tot)
+
+
+def test_a_saved_calibrator_gives_the_same_bits(small_calibrator, jets, tmp_path):
+    small_calibrator.save(tmp_path / "jets.safetensors")
+    loaded = hepcal.Calibrator.load(tmp_path / "jets.safetensors")
+    assert loaded.sha256 == small_calibrator.sha256
+    assert loaded.card == small_calibrator.card
+    assert columns(loaded.predict(*jets)).tobytes() == columns(small_calibrator.predict(*jets)).tobytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["jets.safetensors"]
+
+
+def test_unpickling_builds_a_calibrator_once_per_process(small_calibrator):
+    text = pickle.dumps(small_calibrator)
+    first = pickle.loads(text)  # noqa: S301
+    before = cache.loads()
+    assert all(pickle.loads(text) is first for _ in range(5))  # noqa: S301
+    assert cache.loads() == before
+
+
+def test_a_changed_byte_on_the_way_is_noticed(small_calibrator, monkeypatch):
+    content = bytearray(small_calibrator.content)
+    content[-1] ^= 1
+    monkeypatch.setattr(cache, "_calibrators", {})
+    with pytest.raises(CalibratorFileError, match="does not match its hash"):
+        cache.get(bytes(content), small_calibrator.sha256, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged"),
+        (b"not a calibrator at all", "damaged"),
+        (pickle.dumps({"weights": [1, 2]}), "damaged"),
+        (save({"a": torch.zeros(2)}), "not one of hepcal"),
+        (save({"a": torch.zeros(2)}, metadata={"hepcal_card": "{}"}), "card is not valid"),
+    ],
+)
+def test_foreign_files_are_refused(tmp_path, content, message):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(CalibratorFileError, match=message):
+        hepcal.Calibrator.load(tmp_path / "x.safetensors")
+
+
+def test_truncated_missing_and_unknown_calibrators_are_refused(small_calibrator, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(small_calibrator.content[:-10])
+    with pytest.raises(CalibratorFileError, match=r"x\.safetensors is damaged"):
+        hepcal.Calibrator.load(path)
+    with pytest.raises(CalibratorFileError, match="cannot read the calibrator"):
+        hepcal.Calibrator.load(tmp_path / "absent.safetensors")
+    card = json.loads(small_calibrator.card.model_dump_json()) | {"method": "magic"}
+    path.write_bytes(files.dump(json.dumps(card), small_calibrator.tensors))
+    with pytest.raises(CalibratorFileError, match=r"unknown method .*'magic'"):
+        hepcal.Calibrator.load(path)
+    tensors = {name: t for name, t in small_calibrator.tensors.items() if name != "draws"}
+    path.write_bytes(files.dump(small_calibrator.card.model_dump_json(), tensors))
+    with pytest.raises(CalibratorFileError, match="draws"):
+        hepcal.Calibrator.load(path)
+
+
+def test_predict_refuses_what_does_not_fit(small_calibrator, jets):
+    features, reco = jets
+    with pytest.raises(ValueError, match=r"expected features of shape \(n, 8\)"):
+        small_calibrator.predict(features[:, :3], reco)
+    broken = features.copy()
+    broken[5, 0] = np.nan
+    with pytest.raises(NonFiniteFeatureError, match=r"'eta'.*first at jet 5"):
+        small_calibrator.predict(broken, reco)
+    assert len(small_calibrator.predict(features[:0], reco[:0])) == 0
+
+
+def test_units_change_every_sigma_by_exactly_the_factor(small_calibrator, jets):
+    """y is dimensionless: p_T in TeV only shifts ln p_T, which the standardisation of a new training removes."""
+    features, reco = jets
+    base = small_calibrator.predict(features, reco)
+    tensors = dict(small_calibrator.tensors)
+    shift = torch.zeros_like(tensors["input_mean"])
+    shift[0] = np.log(0.25)
+    for name in ("input_mean",):
+        tensors[name] = tensors[name] + shift
+    scaled = type(small_calibrator)(small_calibrator.card, tensors).predict(features, reco * np.float32(0.25))
+    for name in ("mean", "sigma_stoch", "sigma_pred"):
+        assert np.allclose(4 * getattr(scaled, name), getattr(base, name), rtol=2e-5)

@@ -1,0 +1,120 @@
+"""The training table: what is in it, and that it survives disk, splits and parallel reading."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hepcal import Features, JetPairs
+from hepcal.demo import demo_fileset
+from hepcal.errors import PairsError
+from hepcal.executors import open_executor
+
+COLUMNS = ("features", "reco", "truth", "weight", "event")
+
+
+@pytest.fixture(scope="module")
+def table():
+    return JetPairs.from_fileset(demo_fileset("train"), show=False)
+
+
+def toy(n=40, **changes):
+    rng = np.random.default_rng(1)
+    arrays = {
+        "reco": rng.uniform(50, 500, n),
+        "truth": rng.uniform(50, 500, n),
+        "event": np.repeat(np.arange(n // 2), 2),
+    } | changes
+    return JetPairs.from_arrays(rng.normal(size=(n, 2)), ["a", {"name": "b", "transform": "abs"}], **arrays)
+
+
+def test_rows_are_the_matched_leading_jets(table):
+    assert table.source["events"] == 5_000
+    assert table.source["truth_jets"] == 10_000
+    assert len(table) == 10_000 - table.source["unmatched"]
+    assert 0 < table.source["unmatched"] < 50
+    response = table.reco / table.truth
+    assert response.mean() == pytest.approx(0.947, abs=0.005)
+    assert np.median(response) == pytest.approx(0.975, abs=0.005)
+    assert np.bincount(np.unique(table.event, return_counts=True)[1]).argmax() == 2
+    assert table.n_eff == pytest.approx(len(table))
+
+
+@pytest.mark.parametrize("chunksize", [700, 100_000])
+def test_rows_do_not_depend_on_chunks_or_processes(table, chunksize):
+    with open_executor("futures", workers=2) as executor:
+        again = JetPairs.from_fileset(demo_fileset("train"), executor=executor, chunksize=chunksize, show=False)
+    assert again.sha256 == table.sha256
+
+
+def test_a_saved_table_is_memory_mapped_and_equal(table, tmp_path):
+    table.save(tmp_path / "pairs")
+    opened = JetPairs.open(tmp_path / "pairs")
+    assert isinstance(opened.features, np.memmap)
+    assert opened.sha256 == table.sha256
+    assert opened.spec == table.spec
+    assert dict(opened.source) == dict(table.source)
+    table.take(np.arange(100)).save(tmp_path / "pairs")
+    assert len(JetPairs.open(tmp_path / "pairs")) == 100
+
+
+def test_save_does_not_overwrite_what_is_not_a_table(tmp_path):
+    (tmp_path / "precious.txt").write_text("data")
+    with pytest.raises(PairsError, match="not a training table"):
+        toy().save(tmp_path)
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+    toy().save(tmp_path / "pairs")
+    (tmp_path / "pairs" / "truth.npy").unlink()
+    with pytest.raises(PairsError, match=r"truth\.npy"):
+        JetPairs.open(tmp_path / "pairs")
+    with pytest.raises(PairsError, match="hepcal pairs"):
+        JetPairs.open(tmp_path)
+
+
+@given(fraction=st.floats(0.1, 0.9), seed=st.integers(0, 1000))
+def test_split_keeps_events_together_and_loses_nothing(fraction, seed):
+    table = toy(60)
+    first, second = table.split(fraction, seed)
+    assert not set(first.event) & set(second.event)
+    assert len(first) + len(second) == len(table)
+    assert len(np.unique(first.event)) == round(fraction * 30)
+    assert first.sha256 == table.split(fraction, seed)[0].sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reco": np.zeros(40)}, "detector-level pt"),
+        ({"truth": np.full(40, np.nan)}, "'truth' is NaN"),
+        ({"truth": np.ones(3)}, r"truth has the shape \(3,\)"),
+        ({"weight": np.full(40, np.inf)}, "'weight' is NaN"),
+    ],
+)
+def test_bad_columns_are_refused_with_their_name(changes, message):
+    with pytest.raises(PairsError, match=message):
+        toy(**changes)
+
+
+def test_nan_features_are_refused_with_their_name():
+    features = np.zeros((10, 2))
+    features[3, 1] = np.nan
+    with pytest.raises(PairsError, match=r"1 of 10 jets have a 'b'.*first at jet 3"):
+        JetPairs.from_arrays(features, ["a", "b"], reco=np.ones(10), truth=np.ones(10))
+
+
+def test_empty_tables_are_refused():
+    with pytest.raises(PairsError, match="no matched jets"):
+        JetPairs.from_arrays(np.empty((0, 1)), ["a"], reco=np.empty(0), truth=np.empty(0))
+
+
+def test_the_hash_sees_every_column(table):
+    few = table.take(np.arange(50))
+    for name in COLUMNS:
+        changed = getattr(few, name).copy()
+        changed.flat[7] += 1
+        assert dataclasses.replace(few, **{name: changed}).sha256 != few.sha256
+    assert dataclasses.replace(few, spec=Features(inputs=few.spec.inputs, pt="raw")).sha256 != few.sha256

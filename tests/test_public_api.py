@@ -1,0 +1,39 @@
+"""The public names, and what importing them costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hepcal
+
+
+def test_public_names_are_these():
+    assert sorted(hepcal.__all__) == [
+        "BNN", "Calibrator", "Feature", "Features", "JetPairs", "MSE", "Prediction", "load_fileset", "plot",
+        "processors", "train",
+    ]  # fmt: skip
+    assert set(dir(hepcal)) == {*hepcal.__all__, "__version__"}
+    for name in hepcal.__all__:
+        assert getattr(hepcal, name) is not None
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(AttributeError, match=r"no attribute 'Calibrater'; it has .*Calibrator"):
+        _ = hepcal.Calibrater
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("hepcal", ["torch", "dask", "distributed", "matplotlib", "coffea", "awkward", "numpy"]),
+        ("hepcal.cli", ["torch", "dask", "distributed", "matplotlib", "coffea", "awkward"]),
+        ("hepcal.plot", ["torch", "dask", "distributed"]),
+        ("hepcal.results", ["torch", "distributed", "matplotlib"]),
+        ("hepcal.pairs", ["torch", "matplotlib"]),
+    ],
+)
+def test_imports_stay_light(module, heavy):
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

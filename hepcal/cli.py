@@ -123,6 +123,7 @@ def run(
     allow_skipped: AllowSkipped = False,
     bsm_mass: Annotated[float, typer.Option(help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
     bsm_width: Annotated[float, typer.Option(help="Its width [GeV]; the paper uses 10.")] = 100.0,
+    plots: Annotated[bool, typer.Option(help="Draw the plots; 'hepcal plot' can do it later.")] = True,
 ) -> None:
     """Calibrate dijets and write histograms, summary and plots."""
     from hepcal.calibrators.base import Calibrator
@@ -141,6 +142,7 @@ def run(
             resonance=Resonance(mass=bsm_mass, width=bsm_width),
             chunksize=chunksize,
             allow_skipped=allow_skipped,
+            plots=plots,
         )
     _print_closure(summary)
     warn_if_trained_on(summary)

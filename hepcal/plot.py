@@ -51,7 +51,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 11, "axes.labelsize": 12, "axes.titlesize": 10, "legend.fontsize": 10, "legend.frameon": False,
     "xaxis.labellocation": "right", "yaxis.labellocation": "top", "mathtext.default": "regular",
     "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True, "ytick.right": True,
-    "xtick.minor.visible": True, "ytick.minor.visible": True, "pdf.fonttype": 42, "savefig.dpi": 150,
+    "xtick.minor.visible": True, "ytick.minor.visible": True, "savefig.dpi": 150,
 }  # fmt: skip
 styled = matplotlib.rc_context(STYLE)
 

@@ -12,12 +12,10 @@ from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
-from hepcal.progress import say
+from hepcal.progress import say, step
 from hepcal.reweighting import Resonance
 
 __all__ = ["run_dijets", "trained_on", "warn_if_trained_on"]
-
-TRUTH_FIELDS = ("pt", "eta", "phi", "mass")
 
 
 def run_dijets(
@@ -29,6 +27,7 @@ def run_dijets(
     resonance: Resonance | None = None,
     chunksize: int = running.DEFAULT_CHUNKSIZE,
     allow_skipped: bool = False,
+    plots: bool = True,
     show: bool = True,
 ) -> dict[str, Any]:
     """Survey the files, calibrate their dijets, and write histograms, summary and plots.
@@ -41,6 +40,7 @@ def run_dijets(
         resonance: The resonance of the ``bsm`` weighting.
         chunksize: Events per chunk; results do not depend on it.
         allow_skipped: Leave out files that fail, whole, and list them in the summary.
+        plots: Draw.
         show: Report progress.
 
     Returns:
@@ -50,35 +50,16 @@ def run_dijets(
         ReadError: Files cannot be used.
         IncompleteRunError: Not every planned event was processed.
     """
-    from hepcal import plot
-
     resonance = resonance or Resonance()
     options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
-    fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, "pt", "eta", "phi", "mass")))}
-    surveyed = running.run(fileset, SurveyProcessor(), executor, title="Surveying", fields=fields, **options)
-    fileset = fileset.without({skipped.path for skipped in surveyed.skipped})
-    survey = Survey.from_output(surveyed.output, fileset)
-    done = running.run(
-        fileset,
-        DijetProcessor(calibrator, survey, resonance),
-        executor,
-        title="Calibrating",
-        fields=fields,
-        **options,
-    )
-    if done.skipped:
-        # The survey counted a file that failed only now: its weights would normalise events that are not there.
-        return run_dijets(
-            fileset.without({skipped.path for skipped in done.skipped}),
-            calibrator, executor, directory, resonance=resonance,
-            chunksize=chunksize, allow_skipped=allow_skipped, show=show,
-        )  # fmt: skip
+    survey, done, skipped = _survey_and_fill(fileset, calibrator, executor, resonance, options)
     hists, counts = done.output["hists"], done.output["counts"]
+    density = survey.density
     summary = results.summarise(
         hists,
         events={
             "read": sum(c["events"] for c in counts.values()),
-            "skipped_files": [{"file": s.path, "reason": s.reason} for s in surveyed.skipped],
+            "skipped_files": [{"file": s.path, "reason": s.reason} for s in skipped],
             "selected": sum(c["selected"] for c in counts.values()),
             "outside_density": sum(c["outside_density"] for c in counts.values()),
             "without_truth": sorted(name for name, has_truth in survey.simulation.items() if not has_truth),
@@ -87,17 +68,42 @@ def run_dijets(
         extra={
             "datasets": counts,
             "resonance": resonance.model_dump(),
-            "mass_density": None if survey.density is None else {
-                "sha256": survey.density.sha256, **survey.density.model_dump()
-            },
+            "mass_density": None if density is None else {"sha256": density.sha256, **density.model_dump()},
             "trained_on": trained_on(calibrator, done.files),
         },
-    )  # fmt: skip
+    )
     results.write(directory, hists, summary)
-    for name in summary["events"]["without_truth"]:
-        say(f"data set {name!r} has no particle-level jets: columns were attached, its truth histograms are empty")
-    plot.write(directory, hists, summary)
+    if plots:
+        from hepcal import plot
+
+        with step("Drawing", show=show):
+            plot.write(directory, hists, summary)
     return summary
+
+
+def _survey_and_fill(
+    fileset: Fileset,
+    calibrator: Calibrator,
+    executor: ExecutorFactory,
+    resonance: Resonance,
+    options: Mapping[str, Any],
+) -> tuple[Survey, running.Run, tuple[running.Skipped, ...]]:
+    """Both passes over the same files: a file that fails in the second is left out of the first as well.
+
+    Otherwise its weights would normalise events that are not there.
+    """
+    fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, "pt", "eta", "phi", "mass")))}
+    skipped: tuple[running.Skipped, ...] = ()
+    while True:
+        surveyed = running.run(fileset, SurveyProcessor(), executor, title="Surveying", fields=fields, **options)
+        fileset = fileset.without({lost.path for lost in surveyed.skipped})
+        survey = Survey.from_output(surveyed.output, fileset)
+        processor = DijetProcessor(calibrator, survey, resonance)
+        done = running.run(fileset, processor, executor, title="Calibrating", fields=fields, **options)
+        fileset = fileset.without({lost.path for lost in done.skipped})
+        skipped += surveyed.skipped + done.skipped
+        if not done.skipped:
+            return survey, done, skipped
 
 
 def trained_on(calibrator: Calibrator, files: tuple[running.FileInfo, ...]) -> list[str]:

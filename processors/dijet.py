@@ -75,7 +75,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         weight = event_weight(events)
         if self.survey is None:
             return {"qcd": weight}, 0
-        weight = weight * self.survey.norm[dataset]
+        weight = weight * self.survey.factor(dataset)
         if self.survey.density is None:
             return {"qcd": weight}, 0
         bsm, inside = self.resonance.weights(pair.mass_truth, weight, self.survey.density)

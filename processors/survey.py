@@ -37,6 +37,19 @@ class Survey(BaseModel):
     simulation: dict[str, bool]
     density: MassDensity | None
 
+    def factor(self, dataset: str) -> float:
+        """Factor on the file weights of a data set.
+
+        Raises:
+            FilesetError: The survey did not see this data set.
+        """
+        if dataset not in self.norm:
+            raise FilesetError(
+                f"data set {dataset!r} was not surveyed; the survey covers {', '.join(map(repr, self.norm))}. "
+                "Survey the fileset that is run"
+            )
+        return self.norm[dataset]
+
     @classmethod
     def from_output(cls, output: Mapping[str, Any], fileset: Fileset) -> Survey:
         """From the output of :class:`SurveyProcessor`.

@@ -34,7 +34,9 @@ def parse(content: bytes, where: str) -> tuple[str, dict[str, torch.Tensor]]:
     try:
         header_size = int.from_bytes(content[:8], "little")
         if len(content) < 8 + header_size:
-            raise CalibratorFileError(f"{where} is damaged: {len(content)} bytes are fewer than its header promises")
+            raise CalibratorFileError(
+                f"{where} is damaged or not a calibrator file: {len(content)} bytes are fewer than its header promises"
+            )
         tensors = safetensors.torch.load(content)
         import json
 

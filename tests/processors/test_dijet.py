@@ -1,0 +1,156 @@
+"""DijetProcessor and ResponseProcessor against direct computations on the same events."""
+
+import awkward as ak
+import numpy as np
+import pytest
+import vector
+from coffea.nanoevents import DelphesSchema, NanoEventsFactory
+from coffea.processor import IterativeExecutor, Runner
+from hepcal.processors import DijetProcessor, ResponseProcessor, Survey, SurveyProcessor
+from hepcal.processors.dijet import mass_sigma
+from hepcal.processors.selection import LeadingPair, dijet_mass
+
+from hepcal import metrics
+from hepcal.demo import demo_fileset
+from hepcal.errors import FilesetError
+from hepcal.executors import open_executor
+from hepcal.filesets import Dataset, Fileset
+from hepcal.reweighting import Resonance
+from hepcal.running import run
+
+DATASET = demo_fileset("test").datasets[0].name
+
+
+@pytest.fixture(scope="module")
+def events():
+    path = demo_fileset("test").paths[0]
+    return NanoEventsFactory.from_root(
+        {path: "Delphes"}, schemaclass=DelphesSchema, mode="virtual", metadata={"dataset": DATASET}
+    ).events()
+
+
+@pytest.fixture(scope="module")
+def survey():
+    with open_executor("iterative") as executor:
+        return Survey.from_output(
+            run(demo_fileset("test"), SurveyProcessor(), executor, show=False).output, demo_fileset("test")
+        )
+
+
+def test_dijet_mass_is_the_invariant_mass(events):
+    jets = ak.zip(
+        {n: events.Jet[n] for n in ("pt", "eta", "phi", "mass")},
+        with_name="Momentum4D",
+        behavior=vector.backends.awkward.behavior,
+    )
+    two = jets[ak.num(jets) >= 2]
+    expected = ak.to_numpy((two[:, 0] + two[:, 1]).mass)
+    found = dijet_mass(events.Jet)
+    np.testing.assert_allclose(found[ak.to_numpy(ak.num(jets) >= 2)], expected, rtol=1e-4)
+    assert np.isnan(found[ak.to_numpy(ak.num(jets) < 2)]).all()
+
+
+def test_selection_has_no_cut_on_reco(events):
+    pair = LeadingPair.of(events)
+    assert ak.all(ak.num(pair.truth) == 2)
+    assert ak.all(pair.truth.pt[:, 0] >= pair.truth.pt[:, 1])
+    matched = ak.drop_none(ak.flatten(pair.reco))
+    assert ak.min(matched.pt) < 250
+    assert pair.complete.mean() > 0.99
+
+
+def test_the_three_lines_work_with_coffeas_own_runner(small_calibrator):
+    files = dict.fromkeys(demo_fileset("test").paths, "Delphes")
+    runner = Runner(executor=IterativeExecutor(status=False), schema=DelphesSchema, metadata_cache={})
+    out = runner({"qcd": {"files": files}}, processor_instance=DijetProcessor(small_calibrator))
+    assert out["counts"]["qcd"]["events"] == 5_000
+    assert set(metrics.samples(out["hists"])) == {"qcd"}
+
+
+def test_figures_agree_with_arrays(small_calibrator, events):
+    booked = DijetProcessor(small_calibrator).process(events)["hists"]
+    pair = LeadingPair.of(events)
+    jets = small_calibrator(pair.reco)
+    keep = ~ak.is_none(pair.reco, axis=1)
+    truth = ak.to_numpy(ak.flatten(pair.truth.pt[keep])).astype(float)
+    value = ak.to_numpy(ak.flatten(ak.drop_none(jets.pt_calib))).astype(float)
+    sigma = ak.to_numpy(ak.flatten(ak.drop_none(jets.pt_calib_sigma_tot)))
+    found = metrics.closure(booked, "pt", "calib", total=True)
+    assert found.n_eff[0] == len(truth)
+    assert found.sum_ratio == pytest.approx(value.sum() / truth.sum(), rel=1e-10)
+    assert found.bias[0] == pytest.approx(np.mean(value / truth) - 1, rel=1e-8)
+    assert found.response_median[0] == pytest.approx(np.median(value / truth), abs=5e-4)
+    pull = (truth - value) / sigma
+    assert found.pull_sd[0] == pytest.approx(pull.std(), rel=1e-6)
+    assert found.coverage_68[0] == pytest.approx(np.mean(np.abs(pull) < 1), rel=1e-10)
+    low, high = np.quantile(value / truth, [0.158655, 0.841345])
+    assert found.resolution[0] == pytest.approx((high - low) / 2 / np.median(value / truth), rel=0.01)
+
+
+def test_both_processors_agree_on_jets(small_calibrator, events):
+    dijet, response = (p(small_calibrator).process(events)["hists"] for p in (DijetProcessor, ResponseProcessor))
+    for name in ("pt_response", "pt_pull", "pt_sums", "pt", "matching"):
+        assert dijet[name] == response[name]
+
+
+def test_linear_mass_uncertainty_agrees_with_a_numerical_derivative(events):
+    jets = events.Jet[ak.num(events.Jet) >= 2][:, :2]
+    base = ak.zip({n: ak.values_astype(jets[n], np.float64) for n in ("pt", "eta", "phi", "mass")})
+    mass, step, relative = dijet_mass(base), 1e-4, ak.Array([[0.1, 0.07]] * len(jets))
+    squares = 0
+    for index, size in ((0, 0.1), (1, 0.07)):
+        factor = ak.Array([[1 + step * (index == i) for i in (0, 1)]] * len(jets))
+        moved = ak.zip({"pt": base.pt * factor, "eta": base.eta, "phi": base.phi, "mass": base.mass * factor})
+        squares = squares + ((dijet_mass(moved) - mass) / step * size) ** 2
+    np.testing.assert_allclose(mass_sigma(base, mass, relative), np.sqrt(squares), rtol=1e-3)
+
+
+def test_bsm_weights_make_a_gaussian_in_the_true_mass(small_calibrator, events, survey):
+    assert sum(survey.norm.values()) * 5_000 == pytest.approx(1)
+    booked = DijetProcessor(small_calibrator, survey, Resonance(mass=2500, width=100)).process(events)["hists"]
+    spectrum = booked["mjj"][{"weighting": "bsm", "level": "truth"}].project("mjj")
+    weight, center = spectrum.values(), spectrum.axes[0].centers
+    mean = np.average(center, weights=weight)
+    assert mean == pytest.approx(2500, abs=20)
+    assert np.sqrt(np.average((center - mean) ** 2, weights=weight)) == pytest.approx(100, rel=0.15)
+
+
+def survey_output(**sums):
+    import hist
+
+    from hepcal.reweighting import MassDensity
+
+    return {
+        "events": dict.fromkeys(sums, 10),
+        "sum_of_weights": sums,
+        "simulation": dict.fromkeys(sums, True),
+        "masses": {name: hist.Hist(MassDensity.axis(), storage=hist.storage.Weight()) for name in sums},
+    }
+
+
+def datasets(**cross_sections):
+    return Fileset(
+        tuple(
+            Dataset(n, {f"{n}.root": None}, {} if x is None else {"cross_section": x})
+            for n, x in cross_sections.items()
+        )
+    )
+
+
+def test_a_data_set_that_was_not_surveyed_is_named(survey):
+    with pytest.raises(FilesetError, match="'other' was not surveyed"):
+        survey.factor("other")
+
+
+def test_weights_are_pooled_or_scaled_to_cross_sections():
+    pooled = Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a=None, b=None))
+    assert pooled.norm == {"a": pytest.approx(1 / 40), "b": pytest.approx(1 / 40)}
+    scaled = Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a=6.0, b=5.0))
+    assert scaled.norm == {"a": pytest.approx(0.2), "b": pytest.approx(0.5)}
+
+
+def test_mixed_cross_sections_and_vanishing_weights_are_refused():
+    with pytest.raises(FilesetError, match=r"without a cross_section.*: b"):
+        Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a=6.0, b=None))
+    with pytest.raises(FilesetError, match="data set b do not sum"):
+        Survey.from_output(survey_output(a=30.0, b=-1.0), datasets(a=None, b=None))

@@ -1,0 +1,144 @@
+"""The command line from end to end, on few events."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import hepcal
+from hepcal import cli
+from hepcal.demo import demo_fileset
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    base = tmp_path_factory.mktemp("cli")
+    for part in ("train", "test"):
+        shutil.copy(demo_fileset(part).paths[0], base / f"{part}.root")
+        (base / f"{part}.json").write_text(json.dumps({"qcd": {"files": {f"{part}.root": "Delphes"}}}))
+    settings = {"settings": {"hidden": [16, 16], "max_updates": 200, "patience": 200, "draws": 5}}
+    (base / "quick.yaml").write_text(json.dumps(settings))
+    return base
+
+
+def hepcal_command(folder, *arguments):
+    command = [sys.executable, "-m", "hepcal.cli", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    done = hepcal_command(folder, "train", "train.json", "--config", "quick.yaml", "--seed", "2")
+    assert done.returncode == 0, done.stderr
+    assert "Calibrator in jets.safetensors" in done.stdout
+    return folder
+
+
+def test_pairs_then_train_equals_training_from_the_fileset(trained):
+    done = hepcal_command(trained, "pairs", "train.json", "--executor", "iterative")
+    assert done.returncode == 0, done.stderr
+    assert "leading truth jets" in done.stdout
+    again = ("train", "pairs", "--config", "quick.yaml", "--seed", "2", "--output", "again.safetensors")
+    assert hepcal_command(trained, *again).returncode == 0
+    assert (trained / "again.safetensors").read_bytes() == (trained / "jets.safetensors").read_bytes()
+    shown = hepcal_command(trained, "show", "pairs")
+    assert "DeltaEta" in shown.stdout
+
+
+def test_run_writes_everything_and_the_summary_has_its_keys(trained):
+    done = hepcal_command(
+        trained, "run", "test.json", "--calibrator", "jets.safetensors", "--executor", "iterative", "--output", "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    names = {path.name for path in (trained / "out").iterdir()}
+    assert names == {"hists.coffea", "hists.json", "summary.json", "plots"}
+    plots = {path.suffix for path in (trained / "out" / "plots").iterdir()}
+    assert plots == {".png", ".pdf"}
+    summary = json.loads((trained / "out" / "summary.json").read_text())
+    assert summary["schema_version"] == 1
+    assert summary["events"]["read"] == 2_500
+    assert summary["calibrator"]["sha256"] == hepcal.Calibrator.load(trained / "jets.safetensors").sha256
+    assert set(summary["samples"]) == {"qcd", "bsm"}
+    figures = summary["samples"]["bsm"]["mjj"]["calib"]
+    bins = len(figures["edges"]) - 1
+    for name in (
+        "n_eff", "response_mean", "response_mean_unc", "response_median", "bias", "resolution", "pull_mean", "pull_sd",
+        "pull_half68", "coverage_68", "sigma_stoch", "sigma_pred",
+    ):  # fmt: skip
+        assert len(figures[name]) == bins
+    assert isinstance(figures["sum_ratio"], float)
+    for command in (("show", "out"), ("plot", "out"), ("show", "jets.safetensors")):
+        assert hepcal_command(trained, *command).returncode == 0
+
+
+def test_running_on_the_training_files_warns(trained):
+    done = hepcal_command(
+        trained,
+        "run",
+        "train.json",
+        "--calibrator",
+        "jets.safetensors",
+        "--executor",
+        "iterative",
+        "-o",
+        "same",
+        "--no-plots",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: this calibrator was trained on 1 of these files" in done.stderr
+
+
+def test_a_bad_file_stops_the_run_unless_skipping_is_allowed(trained):
+    (trained / "cut.root").write_bytes((trained / "test.root").read_bytes()[:50_000])
+    fileset = {"qcd": {"files": {"test.root": "Delphes", "cut.root": "Delphes"}}}
+    (trained / "bad.json").write_text(json.dumps(fileset))
+    arguments = (
+        "run",
+        "bad.json",
+        "--calibrator",
+        "jets.safetensors",
+        "--executor",
+        "iterative",
+        "-o",
+        "bad",
+        "--no-plots",
+    )
+    done = hepcal_command(trained, *arguments)
+    assert done.returncode == 1
+    assert "cut.root" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (trained / "bad").exists()
+    done = hepcal_command(trained, *arguments, "--allow-skipped")
+    assert done.returncode == 0, done.stderr
+    events = json.loads((trained / "bad" / "summary.json").read_text())["events"]
+    assert events["read"] == 2_500
+    assert events["skipped_files"][0]["file"].endswith("cut.root")
+    assert events["skipped_files"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "absent.json", "--calibrator", "jets.safetensors"), "cannot read the fileset"),
+        (("run", "test.json", "--calibrator", "absent.safetensors"), "cannot read the calibrator"),
+        (("show", "test.root"), "damaged or not a calibrator"),
+        (("show", "."), "summary.json"),
+        (("train", "train.json", "--config", "absent.yaml"), "absent.yaml"),
+    ],
+)
+def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message):
+    done = hepcal_command(trained, *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command():
+    text = CliRunner().invoke(cli.app, ["--help"], env={"TERM": "dumb", "COLUMNS": "100"}).stdout
+    for command in ("demo", "pairs", "train", "run", "plot", "show"):
+        assert command in text
+    assert CliRunner().invoke(cli.app, ["--version"]).stdout.strip() == hepcal.__version__

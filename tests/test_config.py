@@ -1,0 +1,124 @@
+"""The configuration of ``hepcal train``, and the example files that ship with the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hepcal
+from hepcal.config import TrainingConfig
+from hepcal.errors import FilesetError, HepcalError, TrainingError
+from hepcal.features import DEFAULT_FEATURES
+
+ANALYSIS = Path(__file__).parents[1] / "analysis"
+CONFIGS = sorted((ANALYSIS / "configs").glob("*.yaml"))
+FILESETS = sorted((ANALYSIS / "filesets").glob("*.json"))
+QCD = (ANALYSIS / "../../shared/data/qcd").resolve()
+
+
+def write(path: Path, text: str) -> Path:
+    config = path / "config.yaml"
+    config.write_text(text)
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_example_configs_build_a_method(path: Path) -> None:
+    config = TrainingConfig.read(path, "bnn")
+    method = config.build()
+    assert method.name == config.method == path.stem
+    assert set(config.settings) <= set(type(method).model_fields)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_example_configs_show_the_defaults(path: Path) -> None:
+    config = TrainingConfig.read(path, "bnn")
+    assert config.build() == {"bnn": hepcal.BNN, "mse": hepcal.MSE}[config.method]()
+    if config.features is not None:
+        assert config.features == DEFAULT_FEATURES["delphes"]
+
+
+def test_no_config_means_the_method_of_the_command_line() -> None:
+    assert TrainingConfig.read(None, "mse").build() == hepcal.MSE()
+
+
+def test_an_empty_config_means_the_method_of_the_command_line(tmp_path: Path) -> None:
+    assert TrainingConfig.read(write(tmp_path, "# nothing\n"), "mse").build() == hepcal.MSE()
+
+
+def test_the_config_chooses_the_method(tmp_path: Path) -> None:
+    config = TrainingConfig.read(write(tmp_path, "method: mse\nsettings: {hidden: [8]}\n"), "bnn")
+    assert config.build() == hepcal.MSE(hidden=(8,))
+
+
+@pytest.mark.parametrize(
+    ("text", "culprit"),
+    [
+        ("methods: bnn\n", "methods"),
+        ("method: bnn\nfeature: {inputs: [eta]}\n", "feature"),
+        ("features: {inputs: [{name: eta, transforms: abs}]}\n", "transforms"),
+        ("features: {inputs: [{name: eta, transform: cube}]}\n", "transform"),
+        ("features: {inputs: [eta, eta]}\n", "eta"),
+        ("method: forest\n", "forest"),
+        ("- bnn\n", "config.yaml"),
+        ("method: [\n", "config.yaml"),
+    ],
+)
+def test_unknown_keys_and_malformed_files_are_refused_by_name(tmp_path: Path, text: str, culprit: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(TrainingError, match=culprit) as caught:
+        TrainingConfig.read(path, "bnn")
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_config_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"nowhere\.yaml"):
+        TrainingConfig.read(tmp_path / "nowhere.yaml", "bnn")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prior_widht": 0.1},
+        {"prior_width": -0.1},
+        {"draws": 1},
+        {"validation": 1.0},
+        {"hidden": [0]},
+    ],
+    ids=str,
+)
+def test_unknown_or_impossible_settings_are_refused_by_name(tmp_path: Path, settings: dict[str, object]) -> None:
+    config = TrainingConfig.read(write(tmp_path, yaml.safe_dump({"settings": settings})), "bnn")
+    with pytest.raises(HepcalError, match=next(iter(settings))):
+        config.build()
+
+
+def test_settings_of_one_method_are_refused_by_another(tmp_path: Path) -> None:
+    config = TrainingConfig.read(write(tmp_path, "method: mse\nsettings: {prior_width: 0.1}\n"), "bnn")
+    with pytest.raises(TrainingError, match="prior_width"):
+        config.build()
+
+
+@pytest.mark.skipif(not QCD.is_dir(), reason="the shared QCD sample is not beside this checkout")
+@pytest.mark.parametrize("path", FILESETS, ids=lambda path: path.name)
+def test_example_filesets_name_the_files_they_promise(path: Path) -> None:
+    numbers = {"qcd": range(1, 31), "qcd_train": range(1, 11), "qcd_test": range(21, 31)}[path.stem]
+    found = [Path(name).resolve() for name in hepcal.load_fileset(path).paths]
+    assert found == [QCD / f"qcd_pthat1000_cms_{number:02d}.root" for number in numbers]
+
+
+@pytest.mark.skipif(not QCD.is_dir(), reason="the shared QCD sample is not beside this checkout")
+def test_training_and_test_files_are_disjoint() -> None:
+    train, test = (hepcal.load_fileset(ANALYSIS / "filesets" / f"qcd_{part}.json").paths for part in ("train", "test"))
+    assert len(train) == len(test) == 10
+    assert not set(train) & set(test)
+
+
+@pytest.mark.parametrize("path", FILESETS, ids=lambda path: path.name)
+def test_example_filesets_away_from_the_sample_say_what_is_missing(tmp_path: Path, path: Path) -> None:
+    copied = tmp_path / path.name
+    copied.write_text(path.read_text())
+    with pytest.raises(FilesetError, match=r"no file matches .*qcd_pthat1000_cms"):
+        hepcal.load_fileset(copied)

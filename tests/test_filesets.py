@@ -1,0 +1,227 @@
+"""A fileset with any fault is refused before anything runs, and the message says what and where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hepcal.errors import FilesetError, HepcalError
+from hepcal.filesets import RESERVED_METADATA, Fileset, load_fileset
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files (content does not matter here) and a nested one."""
+    (tmp_path / "deep").mkdir()
+    for name in ("b.root", "a.root", "c.root", "deep/d.root"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def write(folder: Path, content: Any) -> Path:
+    path = folder / "fileset.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def names(fileset: Fileset) -> list[str]:
+    return [Path(path).name for path in fileset.paths]
+
+
+def refusal(folder: Path, content: Any) -> str:
+    path = write(folder, content)
+    with pytest.raises(FilesetError) as caught:
+        load_fileset(path)
+    message = str(caught.value)
+    assert str(path) in message, "the message must name the fileset"
+    return message
+
+
+# -- what is accepted -------------------------------------------------------------------------------------------------
+
+
+def test_files_may_be_a_mapping_to_trees_or_a_list(folder: Path) -> None:
+    fileset = load_fileset(
+        write(
+            folder,
+            {
+                "mapping": {"files": {"a.root": "Events", "b.root": None}, "metadata": {"schema": "nanoaod"}},
+                "listed": {"files": ["c.root"], "treename": "Delphes"},
+                "bare": ["deep/d.root"],
+            },
+        )
+    )
+    assert [dataset.name for dataset in fileset.datasets] == ["mapping", "listed", "bare"]
+    assert [list(dataset.files.values()) for dataset in fileset.datasets] == [["Events", None], ["Delphes"], [None]]
+    assert fileset.datasets[0].metadata == {"schema": "nanoaod"}
+    assert names(fileset) == ["a.root", "b.root", "c.root", "d.root"]
+
+
+def test_paths_are_relative_to_the_json_file(folder: Path, tmp_path_factory: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert load_fileset(write(folder, {"d": ["a.root"]})).paths == (str(folder / "a.root"),)
+
+
+def test_paths_of_a_mapping_are_relative_to_the_working_directory(folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(folder)
+    assert names(load_fileset({"d": ["a.root", "deep/*.root"]})) == ["a.root", "d.root"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.root", ["a.root", "b.root", "c.root"]),
+        ("[ab].root", ["a.root", "b.root"]),
+        ("**/*.root", ["a.root", "b.root", "c.root", "d.root"]),
+        ("?.root", ["a.root", "b.root", "c.root"]),
+    ],
+)
+def test_wildcards_expand_in_sorted_order(folder: Path, pattern: str, found: list[str]) -> None:
+    assert names(load_fileset(write(folder, {"d": [pattern]}))) == found
+
+
+def test_a_tree_named_beside_a_wildcard_holds_for_every_match(folder: Path) -> None:
+    fileset = load_fileset(write(folder, {"d": {"files": {"*.root": "Events"}}}))
+    assert set(fileset.datasets[0].files.values()) == {"Events"}
+
+
+def test_a_file_name_with_brackets_is_a_file_not_a_pattern(folder: Path) -> None:
+    (folder / "run[1].root").touch()
+    assert names(load_fileset(write(folder, {"d": ["run[1].root"]}))) == ["run[1].root"]
+
+
+# FAILS (filesets.py _expand): the folder of the fileset is read as a part of the pattern.
+def test_a_wildcard_works_in_a_folder_with_brackets(tmp_path: Path) -> None:
+    folder = tmp_path / "data[2026]"
+    folder.mkdir()
+    (folder / "a.root").touch()
+    assert names(load_fileset(write(folder, {"d": ["*.root"]}))) == ["a.root"]
+
+
+def test_a_url_is_taken_as_it_is(folder: Path) -> None:
+    url = "root://eos.example//store/a.root"
+    assert load_fileset(write(folder, {"d": [url]})).paths == (url,)
+
+
+def test_metadata_of_the_user_pass_through(folder: Path) -> None:
+    metadata = {"schema": "nanoaod", "cross_section": 831.76, "year": 2022, "isMC": True}
+    assert load_fileset(write(folder, {"d": {"files": ["a.root"], "metadata": metadata}})).datasets[0].metadata == (
+        metadata
+    )
+
+
+def test_a_fileset_that_was_checked_is_returned_as_it_is(folder: Path) -> None:
+    fileset = load_fileset(str(write(folder, {"d": ["a.root"]})))
+    assert load_fileset(fileset) is fileset
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"tt": {"files": ["a.root"], "metdata": {}}}, ["'tt'", "unknown key 'metdata'", "metadata"]),
+        ({"tt": {"files": ["a.root"], "tree": "Events"}}, ["'tt'", "unknown key 'tree'", "treename"]),
+        ({"tt": {"file": ["a.root"]}}, ["'tt'", "no 'files'", "file"]),
+        ({"tt": "a.root"}, ["'tt'", "no 'files'"]),
+        ({"tt": {"files": "a.root"}}, ["'tt'", "[path, ...]", "str"]),
+        ({"tt": {"files": [5]}}, ["'tt'", "5"]),
+        ({"tt": {"files": {"a.root": {"object_path": "Events"}}}}, ["'tt'", "'a.root'", "object_path"]),
+        ({"tt": {"files": []}}, ["'tt'", "no files"]),
+        ({}, ["no data set"]),
+        ({"tt": ["a.root", "a.root"]}, ["'tt'", "a.root twice"]),
+        ({"tt": ["*.root", "a.root"]}, ["'tt'", "a.root twice"]),
+        ({"tt": ["a.root", "./deep/../a.root"]}, ["'tt'", "a.root twice"]),
+        ({"tt": ["*.root", "[a-b].root"]}, ["'tt'", "a.root twice", "b.root twice"]),
+        ({"tt": ["a.root"], "dy": ["*.root"]}, ["a.root", "'tt'", "'dy'", "count twice"]),
+        ({"tt": ["a.root"], "dy": ["deep/../a.root"]}, ["a.root", "'tt'", "'dy'", "count twice"]),
+        ({"tt": ["a.root", "lost.root"]}, ["'tt'", "no such file", "lost.root"]),
+        ({"tt": ["deep"]}, ["'tt'", "no such file", "deep"]),
+        ({"tt": ["nothing_*.root"]}, ["'tt'", "no file matches", "nothing_*.root"]),
+        ({"tt": {"files": ["a.root"], "metadata": ["schema"]}}, ["'tt'", "metadata must be an object", "list"]),
+        ({"tt": {"files": ["a.root"], "metadata": {"schema": "NanoAOD"}}}, ["'tt'", "'NanoAOD'", "nanoaod, pfnano"]),
+        ([{"files": ["a.root"]}], ["list", "expected"]),
+        ("{'tt': ['a.root']}", ["not valid JSON", "line 1"]),
+        ("", ["not valid JSON"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) and value else None,
+)
+def test_a_fault_is_named_with_its_place(folder: Path, content: Any, said: list[str]) -> None:
+    message = refusal(folder, content)
+    for part in said:
+        assert part in message
+
+
+# FAILS for inf and True (filesets.py _metadata_faults).
+@pytest.mark.parametrize("cross_section", [0, -1.5, "831", float("nan"), float("inf"), True])
+def test_a_cross_section_is_a_positive_number(folder: Path, cross_section: Any) -> None:
+    with pytest.raises(FilesetError, match=r"'tt'.*cross_section must be a positive number \[pb\]"):
+        load_fileset({"tt": {"files": [str(folder / "a.root")], "metadata": {"cross_section": cross_section}}})
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_METADATA))
+def test_metadata_names_that_coffea_sets_itself_are_refused(folder: Path, name: str) -> None:
+    message = refusal(folder, {"tt": {"files": ["a.root"], "metadata": {name: 1}}})
+    assert f"'tt': the metadata name {name!r} is reserved" in message
+
+
+def test_a_symbolic_link_does_not_hide_a_duplicate(folder: Path) -> None:
+    (folder / "link.root").symlink_to(folder / "a.root")
+    assert "a.root twice" in refusal(folder, {"tt": ["a.root", "link.root"]})
+    assert "count twice" in refusal(folder, {"tt": ["a.root"], "dy": ["link.root"]})
+
+
+# FAILS (filesets.py _refuse_repeated_keys): the message does not name the fileset.
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('{"tt": ["a.root"], "tt": ["b.root"]}', "tt"),
+        ('{"tt": {"files": {"a.root": "Events", "a.root": "Events"}}}', "a.root"),
+    ],
+)
+def test_a_key_repeated_in_json_is_refused_not_lost(folder: Path, text: str, key: str) -> None:
+    message = refusal(folder, text)
+    assert "listed twice" in message
+    assert repr(key) in message
+
+
+def test_all_faults_come_in_one_message(folder: Path) -> None:
+    message = refusal(folder, {"tt": ["lost.root", "gone.root"], "dy": {"files": ["a.root"], "tree": "Events"}})
+    assert len(message.splitlines()) == 4
+    assert all(part in message for part in ("lost.root", "gone.root", "'tree'"))
+
+
+def test_a_missing_fileset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FilesetError, match=r"cannot read the fileset .*no_fileset.json: No such file"):
+        load_fileset(tmp_path / "no_fileset.json")
+
+
+# FAILS (filesets.py load_fileset): UnicodeDecodeError escapes.
+def test_a_root_file_in_place_of_a_fileset_is_refused(demo_files: dict[str, Fileset]) -> None:
+    path = demo_files["test"].paths[0]
+    with pytest.raises(FilesetError, match="JSON") as caught:
+        load_fileset(path)
+    assert path in str(caught.value)
+
+
+def test_a_fault_is_ours_and_a_value_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no data set") as caught:
+        load_fileset({})
+    assert isinstance(caught.value, HepcalError)
+    assert not isinstance(caught.value, OSError)
+
+
+# -- leaving files out ------------------------------------------------------------------------------------------------
+
+
+def test_without_leaves_files_out_and_empty_data_sets(folder: Path) -> None:
+    fileset = load_fileset(write(folder, {"tt": {"files": ["[ab].root"], "metadata": {"k": 1}}, "dy": ["c.root"]}))
+    left = fileset.without({str(folder / "a.root"), str(folder / "c.root")})
+    assert left.paths == (str(folder / "b.root"),)
+    assert [(dataset.name, dataset.metadata) for dataset in left.datasets] == [("tt", {"k": 1})]
+    assert len(fileset.paths) == 3, "the fileset itself does not change"
+    assert fileset.without(set()) == fileset

@@ -1,0 +1,345 @@
+"""The files of a run: what is in them, what comes back, and what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hist
+import numpy as np
+import pytest
+from rich.console import Console
+
+import hepcal
+from hepcal import hists as booking
+from hepcal import results
+from hepcal.errors import HepcalError
+from hepcal.metrics import closure, samples
+
+N = 40_000
+SCALE, WIDTH = 0.97, 0.08
+FILES = ("hists.coffea", "hists.json", "summary.json")
+DERIVED = {
+    "pt_bias",
+    "pt_resolution",
+    "pt_bias_abs_eta",
+    "pt_resolution_abs_eta",
+    "mjj_bias",
+    "mjj_resolution",
+}
+CALIB_FIGURES = ("pull_mean", "pull_sd", "pull_half68", "coverage_68", "sigma_stoch", "sigma_pred")
+COMMON_FIGURES = (
+    "edges",
+    "n_eff",
+    "response_mean",
+    "response_mean_unc",
+    "response_median",
+    "bias",
+    "resolution",
+    "sum_ratio",
+)
+EVENTS = {"read": N, "selected": N - 7, "outside_density": 3, "skipped_files": [], "without_truth": []}
+
+
+def make_hists(scale: float = SCALE, seed: int = 1) -> dict[str, hist.Hist]:
+    """A calibration to 0.97 of the truth with a Gaussian width of 8 %, from 0.90; QCD and BSM weights."""
+    rng = np.random.default_rng(seed)
+    booked = booking.book()
+    for quantity, low, high in (("pt", 300, 1800), ("mjj", 2000, 5000)):
+        truth = rng.uniform(low, high, N)
+        noise = rng.normal(size=N)
+        stoch, pred = truth * WIDTH, truth * 0.01
+        levels: dict[str, dict[str, np.ndarray]] = {
+            "reco": {"value": truth * (0.9 + WIDTH * noise)},
+            "calib": {
+                "value": truth * (scale + WIDTH * noise),
+                "sigma_stoch": stoch,
+                "sigma_pred": pred,
+                "sigma_tot": np.hypot(stoch, pred),
+                "in_range": np.ones(N, dtype=bool),
+            },
+        }
+        weights = {"qcd": rng.uniform(0.5, 1.5, N), "bsm": rng.exponential(size=N)}
+        axes = {f"{quantity}_truth": truth}
+        if quantity == "pt":
+            axes["abs_eta"] = rng.uniform(0, 2.5, N)
+            matched = rng.random(N) < 0.99
+            booking.fill_matching(booked, truth, axes["abs_eta"], matched, weights["qcd"], "toy")
+        booking.fill_truth(booked, quantity, axes, levels, weights, "toy")
+        booking.fill_spectrum(booked, quantity, "truth", truth, weights, "toy")
+    return booked
+
+
+@pytest.fixture(scope="module")
+def hists() -> dict[str, hist.Hist]:
+    return make_hists()
+
+
+def summary_of(hists: Mapping[str, hist.Hist]) -> dict[str, Any]:
+    return results.summarise(hists, EVENTS, {"method": "bnn", "sha256": "0" * 64}, {"resonance": {"mass": 2800.0}})
+
+
+@pytest.fixture(scope="module")
+def summary(hists: dict[str, hist.Hist]) -> dict[str, Any]:
+    return summary_of(hists)
+
+
+@pytest.fixture
+def written(tmp_path: Path, hists: dict[str, hist.Hist], summary: dict[str, Any]) -> Path:
+    directory = tmp_path / "deep" / "results"
+    results.write(directory, hists, summary)
+    return directory
+
+
+# -- round trip -------------------------------------------------------------------------------------------------------
+
+
+def test_exactly_the_promised_files_are_written(written: Path) -> None:
+    assert sorted(path.name for path in written.iterdir()) == sorted(FILES)
+
+
+def test_histograms_come_back_from_json(written: Path, hists: dict[str, hist.Hist]) -> None:
+    loaded = results.load_hists(written)
+    assert set(loaded) == set(hists) | DERIVED
+    for name, original in hists.items():
+        assert loaded[name] == original, name
+        assert isinstance(loaded[name], hist.Hist)
+        assert [(a.name, a.label) for a in loaded[name].axes] == [(a.name, a.label) for a in original.axes]
+        np.testing.assert_array_equal(loaded[name].view(flow=True), original.view(flow=True))
+
+
+def test_histograms_come_back_from_the_coffea_file(written: Path, hists: dict[str, hist.Hist]) -> None:
+    from coffea.util import load
+
+    loaded = load(written / "hists.coffea")
+    assert set(loaded) == set(hists)
+    for name, original in hists.items():
+        assert loaded[name] == original, name
+
+
+def test_figures_of_loaded_histograms_are_those_of_the_filled_ones(written: Path, summary: dict[str, Any]) -> None:
+    assert samples(results.load_hists(written)) == summary["samples"]
+
+
+def test_the_summary_comes_back(written: Path, summary: dict[str, Any]) -> None:
+    assert results.load_summary(written) == summary
+
+
+@pytest.mark.parametrize("name", ["hists.json", "summary.json"])
+def test_json_files_hold_no_nan(written: Path, name: str) -> None:
+    """NaN and Infinity are not JSON: other languages refuse the whole file."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{name} holds {constant}")
+
+    json.loads((written / name).read_text(), parse_constant=refuse)
+
+
+# -- summary.json -----------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_has_the_specified_keys(summary: dict[str, Any]) -> None:
+    assert summary["schema_version"] == 1
+    assert summary["hepcal"] == hepcal.__version__
+    assert summary["calibrator"] == {"method": "bnn", "sha256": "0" * 64}
+    assert summary["events"].items() >= {"read": N, "skipped_files": [], "selected": N - 7}.items()
+    assert list(summary["samples"]) == ["qcd", "bsm"]
+    assert summary["resonance"] == {"mass": 2800.0}
+
+
+@pytest.mark.parametrize("weighting", ["qcd", "bsm"])
+@pytest.mark.parametrize("quantity", ["pt", "mjj"])
+@pytest.mark.parametrize("level", ["reco", "calib"])
+def test_every_specified_figure_is_a_list_over_truth_bins(
+    summary: dict[str, Any], weighting: str, quantity: str, level: str
+) -> None:
+    figures = summary["samples"][weighting][quantity][level]
+    bins = len(figures["edges"]) - 1
+    for name in COMMON_FIGURES + (CALIB_FIGURES if level == "calib" else ()):
+        if name == "sum_ratio":
+            assert isinstance(figures[name], float)
+        elif name != "edges":
+            assert len(figures[name]) == bins, name
+    if level == "reco":
+        assert not set(CALIB_FIGURES) & set(figures)
+
+
+def test_the_bias_is_relative(summary: dict[str, Any]) -> None:
+    calib = summary["samples"]["qcd"]["pt"]["calib"]
+    inside = [i for i, n in enumerate(calib["n_eff"]) if n > 500]
+    assert len(inside) > 5
+    for i in inside:
+        unc = calib["response_mean_unc"][i]
+        assert calib["bias"][i] == pytest.approx(SCALE - 1, abs=5 * unc)
+        assert calib["resolution"][i] == pytest.approx(WIDTH / SCALE, rel=0.2)
+    assert calib["sum_ratio"] == pytest.approx(SCALE, abs=5e-3)
+
+
+def test_the_unmatched_fraction_is_given_per_bin_of_truth(hists: dict[str, hist.Hist], summary: dict[str, Any]) -> None:
+    unmatched = summary["unmatched"]
+    assert unmatched["edges"] == list(hists["matching"].axes["pt_truth"].edges)
+    assert len(unmatched["fraction"]) == len(unmatched["edges"]) - 1
+    filled = [value for value in unmatched["fraction"] if value is not None]
+    assert filled
+    assert np.mean(filled) == pytest.approx(0.01, abs=0.005)
+
+
+def test_a_summary_of_collision_data_has_no_samples() -> None:
+    summary = summary_of(booking.book())
+    assert summary["samples"] == {}
+    assert set(summary["unmatched"]["fraction"]) == {None}
+    assert results.closure_tables(summary) == []
+
+
+# -- derived histograms -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighting", ["qcd", "bsm"])
+@pytest.mark.parametrize("level", ["reco", "calib"])
+@pytest.mark.parametrize(
+    ("quantity", "axis", "tail"), [("pt", "pt_truth", ""), ("pt", "abs_eta", "_abs_eta"), ("mjj", "mjj_truth", "")]
+)
+def test_derived_histograms_hold_bias_and_resolution_with_errors(
+    hists: dict[str, hist.Hist], quantity: str, axis: str, tail: str, level: str, weighting: str
+) -> None:
+    found, figures = results.derived(hists), closure(hists, quantity, level, weighting, axis)
+    assert set(found) == DERIVED
+    for name, values, errors in (
+        ("bias", figures.bias, figures.response_mean_unc),
+        ("resolution", figures.resolution, figures.resolution_unc),
+    ):
+        booked = found[f"{quantity}_{name}{tail}"]
+        assert [a.name for a in booked.axes] == ["weighting", "level", axis]
+        row = booked[{"weighting": hist.loc(weighting), "level": hist.loc(level)}]
+        filled = figures.n_eff > 0
+        np.testing.assert_array_equal(row.values()[filled], values[filled])
+        np.testing.assert_allclose(row.variances()[filled], errors[filled] ** 2, rtol=1e-12)
+        np.testing.assert_array_equal(row.axes[0].edges, figures.edges)
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def rendered(tables: list[Any]) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    for table in tables:
+        console.print(table)
+    return console.file.getvalue()
+
+
+def test_tables_show_before_and_after_for_each_weighting_and_quantity(summary: dict[str, Any]) -> None:
+    tables = results.closure_tables(summary, ": toy")
+    assert [table.title for table in tables] == [
+        "jet p_T, QCD weights: toy",
+        "dijet mass, QCD weights: toy",
+        "jet p_T, BSM weights: toy",
+        "dijet mass, BSM weights: toy",
+    ]
+    text = rendered(tables)
+    for word in ("bias [%]", "resol. [%]", "pull sd", "cover. [%]", "σ_stoch [GeV]", "σ_pred [GeV]", "all"):
+        assert word in text
+    figures = summary["samples"]["qcd"]["pt"]["calib"]["inclusive"]
+    assert f"{100 * figures['bias'][0]:+.2f}" in text
+    assert f"sum(calib)/sum(truth) = {figures['sum_ratio']:.4f}" in text
+
+
+def test_tables_leave_out_bins_without_entries(summary: dict[str, Any]) -> None:
+    text = rendered(results.closure_tables(summary)[:1])
+    assert "350-500" in text
+    assert "20-30" not in text
+    assert "nan" not in text.lower()
+
+
+def test_tables_of_a_method_without_uncertainties_show_dashes() -> None:
+    rng, booked = np.random.default_rng(1), booking.book()
+    truth = rng.uniform(300, 900, 1_000)
+    levels = {"reco": {"value": 0.9 * truth}, "calib": {"value": truth, "in_range": np.ones(1_000, dtype=bool)}}
+    axes = {"pt_truth": truth, "abs_eta": np.zeros(1_000)}
+    booking.fill_truth(booked, "pt", axes, levels, {"qcd": np.ones(1_000)}, "toy")
+    (table,) = results.closure_tables(summary_of(booked))
+    rows = [line for line in rendered([table]).splitlines() if "calib" in line and "sum(" not in line]
+    assert rows
+    assert all("-" in line.split("│")[-2] for line in rows)
+
+
+def test_notes_say_what_a_reader_must_know(summary: dict[str, Any]) -> None:
+    events = {
+        **EVENTS,
+        "skipped_files": [{"file": "broken.root", "reason": "truncated"}],
+        "without_truth": ["Run2026A"],
+    }
+    text = "\n".join(results.notes({**summary, "events": events}))
+    for word in (
+        str(N),
+        "broken.root",
+        "truncated",
+        "Run2026A",
+        "BSM weight zero",
+        "proves nothing",
+        "training spectrum",
+    ):
+        assert word in text
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+LOADERS = {"hists.json": results.load_hists, "summary.json": results.load_summary}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_directory_that_is_no_result_is_named(tmp_path: Path, name: str) -> None:
+    for directory in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(HepcalError) as caught:
+            LOADERS[name](directory)
+        assert str(directory) in str(caught.value)
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "binary", "a list"])
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_damaged_file_is_named(written: Path, name: str, damage: str) -> None:
+    path = written / name
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "empty": b"", "binary": b"\x80\x81" * 50, "a list": b"[1, 2]"}[damage]
+    )
+    with pytest.raises(HepcalError) as caught:
+        LOADERS[name](written)
+    assert str(written) in str(caught.value)
+    assert name in str(caught.value)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("step", ["coffea", "json", "summary"])
+def test_a_failure_in_the_middle_leaves_the_old_files(
+    written: Path, summary: dict[str, Any], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(written)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no space left on device")
+
+    if step == "coffea":
+        monkeypatch.setattr("coffea.util.save", fail)
+    elif step == "json":
+        monkeypatch.setattr("uhi.io.json.default", fail)
+    else:
+        summary = {**summary, "not json": object()}
+    with pytest.raises((OSError, TypeError)):
+        results.write(written, make_hists(scale=1.0), summary)
+    assert contents(written) == before
+
+
+def test_writing_again_replaces_everything(written: Path) -> None:
+    before, other = contents(written), make_hists(scale=1.0)
+    results.write(written, other, summary_of(other))
+    after = contents(written)
+    assert set(after) == set(before)
+    assert all(after[name] != before[name] for name in FILES)
+    assert results.load_hists(written)["pt_response"] == other["pt_response"]

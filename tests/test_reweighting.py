@@ -1,0 +1,267 @@
+"""The density of the true dijet mass, and the resonance made from a falling spectrum with it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+import random
+
+import hist
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
+from pydantic import ValidationError
+
+from hepcal.reweighting import MASS_BIN, MASS_BINS, MassDensity, Resonance, n_eff
+
+START, SLOPE = 2000.0, 400.0  # a falling exponential spectrum above a threshold [GeV]
+
+
+def falling(n: int, seed: int = 1) -> np.ndarray:
+    return START + np.random.default_rng(seed).exponential(SLOPE, n)
+
+
+def masses_hist(mass: np.ndarray, weight: np.ndarray | None = None) -> hist.Hist:
+    booked = hist.Hist(MassDensity.axis(), storage=hist.storage.Weight())
+    booked.fill(mass, weight=np.ones_like(mass) if weight is None else weight)
+    return booked
+
+
+def density_of(mass: np.ndarray, weight: np.ndarray | None = None) -> MassDensity:
+    density = MassDensity.from_hist(masses_hist(mass, weight))
+    assert density is not None
+    return density
+
+
+# -- density ----------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    content=stn.arrays(float, st.integers(2, 40), elements=st.floats(1e-6, 1e6)),
+    first=st.integers(0, MASS_BINS - 40),
+)
+def test_a_density_integrates_to_one_and_covers_all_events(content: np.ndarray, first: int) -> None:
+    booked = hist.Hist(MassDensity.axis(), storage=hist.storage.Weight())
+    booked.view()["value"][first : first + len(content)] = content
+    density = MassDensity.from_hist(booked)
+    assert density is not None
+    assert sum(density.density) * MASS_BIN == pytest.approx(1, abs=1e-8)
+    low, high = density.range
+    assert low <= MASS_BIN * (first + 0.5)
+    assert high >= MASS_BIN * (first + len(content) - 0.5)
+
+
+def test_the_interpolated_density_integrates_to_one() -> None:
+    density = density_of(falling(200_000))
+    mass = np.linspace(*density.range, 50_001)
+    # A little is lost at the threshold, where the logarithm is curved within a bin.
+    assert np.trapezoid(density(mass), mass) == pytest.approx(1, abs=5e-3)
+
+
+def test_a_density_is_that_of_the_sample_away_from_the_threshold() -> None:
+    density = density_of(falling(500_000))
+    mass = np.arange(START + 150, START + 3 * SLOPE, 10.0)
+    exact = np.exp(-(mass - START) / SLOPE) / SLOPE
+    # Two bins of smoothing: (50 GeV / 400 GeV)² / 2 = 0.8 % too high on an exponential, besides the statistics.
+    np.testing.assert_allclose(density(mass), exact, rtol=0.06)
+    assert np.mean(density(mass) / exact) == pytest.approx(1, abs=0.015)
+
+
+def test_a_density_is_interpolated_in_its_logarithm() -> None:
+    density = MassDensity(start=100, density=(1e-2, 1e-4, 1e-4))
+    centers = 100 + MASS_BIN * np.arange(3)
+    np.testing.assert_allclose(density(centers), [1e-2, 1e-4, 1e-4], rtol=1e-12)
+    np.testing.assert_allclose(density(np.array([112.5, 106.25])), [1e-3, 10**-2.5], rtol=1e-12)
+
+
+def test_outside_its_support_a_density_is_not_a_number() -> None:
+    density = MassDensity(start=100, density=(1e-2, 1e-2))
+    assert density.range == (100, 125)
+    mass = np.array([99.9, 100, 125, 125.1, np.nan, -np.inf, np.inf])
+    np.testing.assert_array_equal(np.isfinite(density(mass)), [False, True, True, False, False, False, False])
+
+
+def test_the_support_is_one_run_the_longest() -> None:
+    lonely, bulk = np.full(10, 112.0), np.arange(3012.5, 4012.5, MASS_BIN)
+    density = density_of(np.concatenate([lonely, bulk]))
+    low, high = density.range
+    assert 2500 < low <= 3012.5
+    assert 3987.5 <= high < 4500
+    assert np.isnan(density(lonely)).all()
+
+
+@pytest.mark.parametrize(
+    ("mass", "weight"), [([], 1.0), ([13_000.0, 14_000.0], 1.0), ([2000.0, 2500.0], -1.0)], ids=str
+)
+def test_without_events_of_positive_weight_there_is_no_density(mass: list[float], weight: float) -> None:
+    assert MassDensity.from_hist(masses_hist(np.array(mass), np.full(len(mass), weight))) is None
+
+
+@pytest.mark.parametrize("density", [(), (0.04,), (0.02, 0.0), (0.02, -0.01)])
+def test_densities_that_are_none_are_refused(density: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="at least two bins, all positive"):
+        MassDensity(start=0, density=density)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e3, 1e5])
+def test_a_density_stays_positive_beside_a_bin_of_negative_content(size: float) -> None:
+    mass = falling(20_000)
+    density = density_of(np.append(mass, START - 10), np.append(np.ones_like(mass), -size))
+    assert min(density.density) > 0
+    assert sum(density.density) * MASS_BIN == pytest.approx(1, abs=1e-8)
+    assert np.isfinite(density(np.array([2500.0, 2800.0]))).all()
+
+
+def chunks_of(mass: np.ndarray, weight: np.ndarray) -> list[hist.Hist]:
+    parts = zip(np.array_split(mass, 17), np.array_split(weight, 17), strict=True)
+    return [masses_hist(*part) for part in parts]
+
+
+def merged(chunks: list[hist.Hist], order: int) -> MassDensity:
+    shuffled = list(chunks)
+    random.Random(order).shuffle(shuffled)  # noqa: S311
+    density = MassDensity.from_hist(functools.reduce(operator.add, shuffled))
+    assert density is not None
+    return density
+
+
+@pytest.mark.parametrize("weight", ["ones", "tiny, signed"])
+def test_the_order_of_merging_does_not_reach_the_hash(weight: str) -> None:
+    mass, rng = falling(20_000), np.random.default_rng(5)
+    weights = np.ones_like(mass) if weight == "ones" else rng.normal(1, 0.5, len(mass)) * 1e-9
+    chunks = chunks_of(mass, weights)
+    assert len({merged(chunks, order).sha256 for order in range(10)}) == 1
+
+
+def test_the_order_of_merging_changes_a_density_by_rounding_only() -> None:
+    mass, rng = falling(20_000), np.random.default_rng(6)
+    chunks = chunks_of(mass, rng.normal(1, 0.5, len(mass)))
+    first, *others = (np.array(merged(chunks, order).density) for order in range(10))
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-9)
+
+
+def test_the_hash_tells_densities_apart_and_survives_json() -> None:
+    densities = [density_of(falling(5_000, seed)) for seed in (1, 2)]
+    assert densities[0].sha256 != densities[1].sha256
+    assert MassDensity.model_validate_json(densities[0].model_dump_json()).sha256 == densities[0].sha256
+
+
+# -- resonance --------------------------------------------------------------------------------------------------------
+
+
+def moments(mass: np.ndarray, weight: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean and width of a weighted sample, with their statistical errors for a Gaussian."""
+    mean = np.average(mass, weights=weight)
+    width = np.sqrt(np.average((mass - mean) ** 2, weights=weight))
+    n = n_eff(weight)
+    return mean, width, width / np.sqrt(n), width / np.sqrt(2 * n)
+
+
+@pytest.mark.parametrize(("peak", "width"), [(2800.0, 100.0), (2500.0, 60.0), (2800.0, 10.0)])
+def test_a_falling_spectrum_becomes_a_gaussian_resonance(peak: float, width: float) -> None:
+    mass = falling(400_000)
+    weight, inside = Resonance(mass=peak, width=width).weights(mass, np.ones_like(mass), density_of(mass))
+    mean, spread, mean_unc, spread_unc = moments(mass, weight)
+    assert mean == pytest.approx(peak, abs=5 * mean_unc)
+    assert spread == pytest.approx(width, abs=5 * spread_unc + 1e-3 * width)
+    assert inside[np.abs(mass - peak) < 3 * width].all()
+    # A Gaussian integrates to one, so the weights of a sample of density p_QCD average to one.
+    assert np.mean(weight) == pytest.approx(1, abs=5 / np.sqrt(n_eff(weight)) + 0.01)
+
+
+def test_the_effective_number_of_events_is_about_the_share_under_the_peak() -> None:
+    """n_eff = N p_QCD(M) 2 sqrt(pi) width for a peak that is narrow against the spectrum."""
+    mass = falling(400_000)
+    weight, _ = Resonance(mass=2500, width=20).weights(mass, np.ones_like(mass), density_of(mass))
+    density = np.exp(-(2500 - START) / SLOPE) / SLOPE
+    assert n_eff(weight) == pytest.approx(len(mass) * density * 2 * np.sqrt(np.pi) * 20, rel=0.05)
+
+
+def test_weighted_density_with_weights_and_unweighted_density_without_agree() -> None:
+    """The two consistent conventions for a sample of weighted events give the same resonance."""
+    rng = np.random.default_rng(3)
+    mass = 2000 + rng.uniform(0, 1600, 300_000)  # generated flat, weighted to a falling spectrum
+    slice_weight = 1e-9 * np.exp(-(mass - 2000) / SLOPE)
+    ones, resonance = np.ones_like(mass), Resonance(mass=2800, width=100)
+    weighted, _ = resonance.weights(mass, slice_weight, density_of(mass, slice_weight))
+    unweighted, _ = resonance.weights(mass, ones, density_of(mass))
+    for weight in (weighted, unweighted):
+        mean, width, mean_unc, width_unc = moments(mass, weight)
+        assert mean == pytest.approx(2800, abs=5 * mean_unc)
+        assert width == pytest.approx(100, abs=5 * width_unc)
+    normalised = [weight / weight.sum() for weight in (weighted, unweighted)]
+    edges = np.linspace(2550, 3050, 21)
+    shapes = [np.histogram(mass, edges, weights=weight)[0] for weight in normalised]
+    np.testing.assert_allclose(*shapes, rtol=0.03)
+
+
+def test_mixed_conventions_do_not_give_the_resonance() -> None:
+    """Weighted density without weights: the slope of the weights stays in the peak. Guards the test above."""
+    rng = np.random.default_rng(3)
+    mass = 2000 + rng.uniform(0, 1600, 300_000)
+    slice_weight = np.exp(-(mass - 2000) / SLOPE)
+    wrong, _ = Resonance().weights(mass, np.ones_like(mass), density_of(mass, slice_weight))
+    assert abs(moments(mass, wrong)[0] - 2800) > 20  # width² / slope = 25 GeV
+
+
+def test_events_outside_the_density_have_weight_zero_and_are_counted() -> None:
+    mass = np.array([2800.0, 50.0, np.nan, 11_990.0])
+    weight, inside = Resonance().weights(mass, np.ones(4), density_of(falling(20_000)))
+    np.testing.assert_array_equal(inside, [True, False, False, False])
+    assert weight[0] > 0
+    np.testing.assert_array_equal(weight[1:], 0)
+
+
+def test_signs_and_scale_of_the_event_weights_are_kept() -> None:
+    mass, density = falling(1_000), density_of(falling(20_000))
+    sign = np.where(np.arange(1_000) % 7, 1.0, -1.0)
+    plain, _ = Resonance().weights(mass, np.ones(1_000), density)
+    signed, _ = Resonance().weights(mass, 1e-9 * sign, density)
+    np.testing.assert_allclose(signed, 1e-9 * sign * plain, rtol=1e-12)
+
+
+@settings(deadline=None)
+@given(split=st.lists(st.integers(0, 500), max_size=4))
+def test_the_weights_of_an_event_do_not_depend_on_its_chunk(split: list[int]) -> None:
+    mass, density = falling(500), density_of(falling(20_000))
+    whole, _ = Resonance().weights(mass, np.ones(500), density)
+    bounds = itertools.pairwise([0, *sorted(split), 500])
+    parts = [Resonance().weights(mass[a:b], np.ones(b - a), density)[0] for a, b in bounds]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_the_default_resonance_is_the_documented_one() -> None:
+    assert Resonance() == Resonance(mass=2800.0, width=100.0)
+
+
+# -- effective number of entries --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ([], 0),
+        ([0.0, 0.0], 0),
+        ([2.0] * 7, 7),
+        ([1.0, 0.0, 0.0], 1),
+        ([3.0, 1.0], 1.6),
+        ([1.0, 1.0, -1.0], 1 / 3),
+        ([1.0, -1.0], 0),
+    ],
+)
+def test_effective_number_of_entries(weight: list[float], expected: float) -> None:
+    assert n_eff(np.array(weight)) == pytest.approx(expected)
+
+
+WEIGHT = stn.arrays(float, st.integers(1, 50), elements=st.floats(1e-3, 1e3))
+
+
+@given(weight=WEIGHT, factor=st.floats(1e-9, 1e9))
+def test_effective_number_is_between_one_and_all_and_has_no_scale(weight: np.ndarray, factor: float) -> None:
+    assert 1 - 1e-9 <= n_eff(weight) <= len(weight) * (1 + 1e-9)
+    assert n_eff(weight * factor) == pytest.approx(n_eff(weight))

@@ -18,6 +18,8 @@ __all__ = ["Prediction", "combine_draws"]
 GRID_POINTS = 241
 GRID_REACH = 6.0
 JETS_AT_ONCE = 4096
+# Halvings of the height in which the ends of an interval are searched.
+BISECTIONS = 25
 
 Replicas = Callable[[slice], tuple[np.ndarray, np.ndarray]]
 
@@ -105,8 +107,7 @@ class Prediction:
         low, high = np.empty(len(self)), np.empty(len(self))
         for part in _parts(len(self)):
             grid, density = self._grid(part)
-            step = (grid[:, 1] - grid[:, 0])[:, None]
-            level = _level(density * step, probability)[:, None] / step
+            level = _level(density, probability)[:, None]
             above = density >= level
             first = np.clip(above.argmax(axis=1), 1, GRID_POINTS - 1)
             last = np.clip(GRID_POINTS - 1 - above[:, ::-1].argmax(axis=1), 0, GRID_POINTS - 2)
@@ -120,11 +121,12 @@ class Prediction:
         return self.components(part)
 
     def _grid(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        mean, sigma = self._components(part)
         total = self.sigma_tot
         assert total is not None  # noqa: S101 - components imply sigma_stoch
         reach = np.linspace(-GRID_REACH, GRID_REACH, GRID_POINTS)
         grid = self.mean[part, None].astype(np.float64) + total[part, None] * reach
-        return grid, _density(*self._components(part), grid)
+        return grid, _density(mean, sigma, grid)
 
 
 def combine_draws(mean: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -164,11 +166,19 @@ def _density(mean: np.ndarray, sigma: np.ndarray, pt: np.ndarray) -> np.ndarray:
     return density
 
 
-def _level(mass: np.ndarray, probability: float) -> np.ndarray:
-    """Height above which bins (n, points) of probability hold the wanted probability, interpolated between bins."""
-    ordered = -np.sort(-mass, axis=1)
-    inside = np.cumsum(ordered, axis=1) - 0.5 * ordered
-    return np.array([np.interp(probability, c, h) for c, h in zip(inside, ordered, strict=True)])
+def _level(density: np.ndarray, probability: float) -> np.ndarray:
+    """Height above which densities (n, points), linear between equidistant points, hold the wanted probability."""
+    small, large = (pick(density[:, :-1], density[:, 1:]) for pick in (np.minimum, np.maximum))
+    slope = np.maximum(large - small, 1e-300)
+    wanted = probability * 0.5 * (small + large).sum(axis=1)
+    low, high = np.zeros(len(density)), density.max(axis=1)
+    for _ in range(BISECTIONS):
+        level = 0.5 * (low + high)
+        h = level[:, None]
+        share = np.where(small >= h, 1.0, np.maximum(large - h, 0) / slope)
+        inside = (share * 0.5 * (large + np.maximum(small, h))).sum(axis=1)
+        low, high = np.where(inside >= wanted, level, low), np.where(inside >= wanted, high, level)
+    return low
 
 
 def _crossing(grid: np.ndarray, density: np.ndarray, level: np.ndarray, left: np.ndarray) -> np.ndarray:

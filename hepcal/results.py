@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
     """Bias and resolution as histograms with errors, in bins of truth p_T, |eta| and dijet mass.
 
     Named ``<quantity>_bias`` and ``<quantity>_resolution`` (``pt_bias_abs_eta`` in bins of |eta|), with the axes
-    weighting, level and truth, and the squared statistical error as variance; empty bins hold NaN.
+    weighting, level and truth, and the squared statistical error as variance; empty bins hold zero with a zero error.
     """
     out = {}
     for quantity in ("pt", "mjj"):
@@ -46,9 +46,8 @@ def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
                     for v, level in enumerate(axes[1]):
                         found = metrics.closure(hists, quantity, level, weighting, axis)
                         error = found.response_mean_unc if figure == "bias" else found.resolution_unc
-                        booked.view()[w, v] = np.stack([getattr(found, figure), error**2], axis=-1).view(
-                            booked.view().dtype
-                        )[:, 0]
+                        cells = np.nan_to_num(np.stack([getattr(found, figure), error**2], axis=-1))
+                        booked.view()[w, v] = cells.view(booked.view().dtype)[:, 0]
                 out[f"{quantity}_{figure}{tail}"] = booked
     return out
 
@@ -108,7 +107,7 @@ def load_hists(directory: Path) -> dict[str, hist.Hist]:
     """
     import uhi.io.json
 
-    content = json.loads(_text(directory / HISTS_JSON), object_hook=uhi.io.json.object_hook)
+    content = _read(directory / HISTS_JSON, uhi.io.json.object_hook)
     return {name: hist.Hist(value) for name, value in content.items()}
 
 
@@ -118,15 +117,19 @@ def load_summary(directory: Path) -> dict[str, Any]:
     Raises:
         ResultError: The directory is not the result of a run.
     """
-    summary: dict[str, Any] = json.loads(_text(directory / SUMMARY))
-    return summary
+    return _read(directory / SUMMARY)
 
 
-def _text(path: Path) -> str:
+def _read(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
     try:
-        return path.read_text()
-    except OSError as error:
-        raise ResultError(f"{path.parent} is not the result of 'hepcal run': cannot read {path.name}") from error
+        content = json.loads(path.read_text(), object_hook=hook)
+    except (OSError, ValueError) as error:  # ValueError: not JSON, not text
+        raise ResultError(
+            f"{path.parent} is not the result of 'hepcal run': cannot read {path.name} ({error})"
+        ) from error
+    if not isinstance(content, dict):
+        raise ResultError(f"{path.parent} is not the result of 'hepcal run': {path.name} holds no JSON object")
+    return content
 
 
 COLUMNS: Sequence[tuple[str, str, str]] = (
@@ -195,6 +198,8 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     out = [f"{events['read']} events read, {events['selected']} with two matched jets."]
     out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
     out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
+    if summary["samples"] and "bsm" not in summary["samples"]:
+        out.append("Too few events with a true dijet mass (n_eff < 50): no resonance was made from them.")
     if events["outside_density"]:
         out.append(f"{events['outside_density']} events lie outside the mass density and have BSM weight zero.")
     if summary["samples"]:

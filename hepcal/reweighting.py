@@ -15,6 +15,7 @@ __all__ = ["MassDensity", "Resonance", "n_eff"]
 MASS_BIN = 25.0
 SMOOTHING_BINS = 2.0
 MASS_BINS = 480
+MIN_N_EFF = 50
 
 
 class MassDensity(BaseModel):
@@ -48,24 +49,24 @@ class MassDensity(BaseModel):
 
     @classmethod
     def from_hist(cls, masses: hist.Hist) -> MassDensity | None:
-        """From a one-dimensional histogram over :meth:`axis`; None if it holds too few events to speak of a density.
+        """From a one-dimensional histogram over :meth:`axis`; None if n_eff < 50: too few events to speak of a density.
 
         The support is the longest run of bins where the smoothed content is positive.
         """
         content = np.asarray(masses.values(), dtype=np.float64)
         smooth = gaussian_filter1d(content, SMOOTHING_BINS, mode="constant")
         first, last = _longest_run(smooth > 0)
-        if last - first < 2:
+        if last - first < 2 or content.sum() ** 2 < MIN_N_EFF * np.sum(masses.variances()):
             return None
         smooth = smooth[first:last]
-        # Rounded, so that the order in which chunks were merged cannot reach the hash.
-        density = tuple(float(f"{d:.10e}") for d in smooth / (smooth.sum() * MASS_BIN))
+        density = tuple(float(d) for d in smooth / (smooth.sum() * MASS_BIN))
         return cls(start=float(MASS_BIN * (first + 0.5)), density=density)
 
     @property
     def sha256(self) -> str:
-        """Hash of the content."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Hash of the content, rounded so that the order in which chunks were merged does not change it."""
+        rounded = f"{self.start:g} " + " ".join(f"{d:.9e}" for d in self.density)
+        return hashlib.sha256(rounded.encode()).hexdigest()
 
     @property
     def range(self) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from coffea.nanoevents import NanoEventsFactory
 
 from hepcal.errors import MissingFieldError, SchemaError
 from hepcal.schemas import (
@@ -50,11 +51,11 @@ def delphes_events(tmp_path_factory: Any, write_delphes: Writer, read_events: Re
 # -- detection --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "schema"), REAL.items())
-def test_the_layout_of_real_nanoaod_is_detected(shared: Path, name: str, schema: str) -> None:
+@pytest.mark.parametrize("name", ["nano_tt_v12.root", "nano_dimuon.root", "pfnano.root"])
+def test_the_layout_of_real_nanoaod_is_detected(shared: Path, name: str) -> None:
     path = shared / "data" / "nanoaod" / name
     with uproot.open(path) as file:
-        assert detect(str(path), "Events", file["Events"].keys()).name == schema
+        assert detect(str(path), "Events", file["Events"].keys()).name == REAL[name]
 
 
 def test_the_layout_of_real_delphes_is_detected(demo_files: dict[str, Any]) -> None:
@@ -97,6 +98,16 @@ def test_an_unknown_layout_is_refused_with_what_was_found() -> None:
 def test_missing_fields_are_named_as_branches(schema: str, missing: list[str]) -> None:
     present = ["Jet_pt", "Jet_eta", "Jet/Jet.PT", "Jet/Jet.Eta"]
     assert SCHEMAS[schema].missing(present, "Jet", ("pt", "mass", "eta", "area")) == missing
+
+
+# FAILS (schemas.py QuietNanoAODSchema): coffea warns about Photon_mass and Photon_charge, on every worker.
+def test_photons_of_nanoaod_make_no_noise(tmp_path: Path, write_nanoaod: Writer) -> None:
+    def with_photons(content: dict[str, Any]) -> None:
+        content["Photon"] = ak.zip({name: content["GenJet"].pt for name in ("pt", "mass", "charge")})
+
+    path, layout = write_nanoaod(tmp_path / "photons.root", edit=with_photons), SCHEMAS["nanoaod"]
+    # Warnings are errors in these tests.
+    assert "Photon" in NanoEventsFactory.from_root({str(path): "Events"}, schemaclass=layout.coffea).events().fields
 
 
 # -- jets -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,9 @@ def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
         content = json.loads(path.read_text(), object_pairs_hook=_refuse_repeated_keys)
     except OSError as error:
         raise FilesetError(f"cannot read the fileset {path}: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
+    except FilesetError as error:
+        raise FilesetError(f"{path}: {error}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FilesetError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise FilesetError(f"{path} holds a {type(content).__name__}; expected {{dataset: {{'files': ...}}}}")
@@ -149,9 +152,13 @@ def _metadata_faults(name: str, metadata: object) -> list[str]:
     if schema is not None and schema not in SCHEMAS:
         faults.append(f"data set {name!r}: unknown schema {schema!r}; known are {', '.join(SCHEMAS)}")
     cross_section = metadata.get("cross_section")
-    if cross_section is not None and not (isinstance(cross_section, int | float) and cross_section > 0):
+    if cross_section is not None and not _positive(cross_section):
         faults.append(f"data set {name!r}: cross_section must be a positive number [pb], found {cross_section!r}")
     return faults
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple[str, str | None]], list[str]]:
@@ -174,8 +181,9 @@ def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple
         full = str(base / path)
         if Path(full).is_file():
             found.append((full, tree))
-        elif glob.has_magic(full):
-            matches = sorted(match for match in glob.glob(full, recursive=True) if Path(match).is_file())  # noqa: PTH207
+        elif glob.has_magic(path):
+            found_here = glob.glob(path, root_dir=base, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute ones
+            matches = sorted(str(base / match) for match in found_here if (base / match).is_file())
             faults += [] if matches else [f"no file matches {full}"]
             found += [(match, tree) for match in matches]
         else:

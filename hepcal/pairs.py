@@ -141,38 +141,36 @@ class JetPairs:
             show: Report progress.
 
         Raises:
-            PairsError: The files have different schemas, are collision data, or hold no matched jet.
+            PairsError: The files have different schemas, or hold no matched jet.
+            ReadError: Files cannot be read, or have no particle-level jets (collision data).
+            MissingFieldError: A file lacks a branch that the features need.
         """
         from hepcal.executors import open_executor
         from hepcal.running import inspect, run
 
         checked = load_fileset(fileset)
-        files, _ = inspect(checked, allow_skipped=allow_skipped, show=False)
-        found = sorted({info.schema.name for info in files})
-        if len(found) > 1:
-            raise PairsError(f"one training table needs files of one schema; found {', '.join(found)}")
-        spec = (features or Features()).resolved(found[0])
-        fields = {"Jet": (*spec.jet_fields, "eta", "phi"), "GenJet": ("pt", "eta", "phi")}
-        order = {path: position for position, path in enumerate(checked.paths)}
         if executor is None:
             with open_executor("iterative") as executor:
                 return cls.from_fileset(
-                    checked,
-                    features,
-                    executor=executor,
-                    chunksize=chunksize,
-                    allow_skipped=allow_skipped,
-                    show=show,
+                    checked, features, executor=executor, chunksize=chunksize, allow_skipped=allow_skipped, show=show
                 )
+        inspected = inspect(checked, {"GenJet": ("pt", "eta", "phi")}, allow_skipped=allow_skipped, show=show)
+        found = sorted({info.schema.name for info in inspected[0]})
+        if len(found) > 1:
+            raise PairsError(f"one training table needs files of one schema; found {', '.join(found)}")
+        spec = (features or Features()).resolved(found[0])
+        for info in inspected[0]:
+            info.require("Jet", (*spec.jet_fields, "eta", "phi"))
+        order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
             checked,
             PairsProcessor(spec, order),
             executor,
             title="Reading jets",
-            fields=fields,
             chunksize=chunksize,
             allow_skipped=allow_skipped,
             show=show,
+            inspected=inspected,
         )
         chunks = [done.output["chunks"][key] for key in sorted(done.output["chunks"])]
         columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in COLUMNS}

@@ -38,6 +38,19 @@ class FileInfo:
     entries: int
     uuid: str
     schema: schemas.Schema
+    branches: frozenset[str]
+
+    def require(self, collection: str, fields: Sequence[str]) -> None:
+        """Refuse a file that lacks fields of a collection.
+
+        Raises:
+            MissingFieldError: Names the file and the branches.
+        """
+        if missing := self.schema.missing(self.branches, collection, fields):
+            raise MissingFieldError(
+                f"{self.path}: tree {self.tree!r} lacks the branches {', '.join(missing)} "
+                f"that the {collection} inputs need"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +78,16 @@ class Run:
     skipped: tuple[Skipped, ...]
 
 
+Inspection = tuple[tuple[FileInfo, ...], tuple[Skipped, ...]]
+
+
 def inspect(
     fileset: Fileset,
     fields: Mapping[str, Sequence[str]] | None = None,
     *,
     allow_skipped: bool = False,
     show: bool = True,
-) -> tuple[tuple[FileInfo, ...], tuple[Skipped, ...]]:
+) -> Inspection:
     """Open every file once: tree, number of events, schema, and whether the fields that will be read are there.
 
     Args:
@@ -118,6 +134,11 @@ def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str
                     f"(data set {dataset.name!r}); the file holds {', '.join(sorted(set(keys))[:8]) or 'nothing'}"
                 )
             tree = file[name]
+            size, promised = file.file.source.num_bytes, file.file.fEND
+            if size is not None and size < promised:
+                raise ReadError(
+                    f"{path}: cannot be read as a ROOT file (truncated: {size} of {promised} bytes); copy it again"
+                )
             branches, entries, uuid = tree.keys(), int(tree.num_entries), file.file.fUUID.hex()
     except ReadError:
         raise
@@ -126,12 +147,10 @@ def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str
         raise ReadError(f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})") from error
     declared = dataset.metadata.get("schema")
     schema = schemas.SCHEMAS[declared] if declared else schemas.detect(path, name, branches)
+    info = FileInfo(path, dataset.name, name, entries, uuid, schema, frozenset(branches))
     for collection, names in fields.items():
-        if missing := schema.missing(branches, collection, names):
-            raise MissingFieldError(
-                f"{path}: tree {name!r} lacks the branches {', '.join(missing)} that the {collection} inputs need"
-            )
-    return FileInfo(path, dataset.name, name, entries, uuid, schema)
+        info.require(collection, names)
+    return info
 
 
 def run(
@@ -144,6 +163,7 @@ def run(
     chunksize: int = DEFAULT_CHUNKSIZE,
     allow_skipped: bool = False,
     show: bool = True,
+    inspected: Inspection | None = None,
 ) -> Run:
     """Process all events of a fileset, or fail naming the file and the reason.
 
@@ -156,12 +176,13 @@ def run(
         chunksize: Events per chunk. Results do not depend on it.
         allow_skipped: Leave out files that fail, whole, and report them.
         show: Report progress.
+        inspected: Result of :func:`inspect` for this fileset and these fields, if it was called before.
 
     Raises:
         ReadError: Before the first event, if files cannot be used.
         IncompleteRunError: A chunk failed, or the chunks processed are not the chunks planned.
     """
-    files, skipped = inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
+    files, skipped = inspected or inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
     failed: dict[str, str] = {}
     while True:
         kept = tuple(info for info in files if info.path not in failed)
@@ -215,13 +236,24 @@ def _run_once(
 
 
 class _Unfinished:
-    """The ``process`` of a processor alone: coffea accepts a callable, and postprocess must wait for all schemas."""
+    """The ``process`` of a processor alone: coffea accepts a callable, and postprocess must wait for all schemas.
+
+    coffea's executors pass on the representation of an error, not always the error itself, so the reason is put there.
+    """
 
     def __init__(self, processor: Any) -> None:
         self.process = processor.process
 
     def __call__(self, events: Any) -> Any:
-        return self.process(events)
+        try:
+            return self.process(events)
+        except Exception as error:
+            raise _Reason(f"{type(error).__name__}: {error}") from error
+
+
+class _Reason(Exception):  # noqa: N818 - only ever seen as the tail of another message
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def _plan(files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chunksize: int) -> list[WorkItem]:
@@ -243,6 +275,8 @@ def _require_complete(plan: Sequence[WorkItem], processed: Any) -> None:
         return item.dataset, item.filename, item.entrystart, item.entrystop
 
     planned, done = {key(item) for item in plan}, {key(item) for item in processed}
+    if done - planned:
+        raise IncompleteRunError(f"chunks were processed that were not planned: {sorted(done - planned)[:5]}")
     if planned != done:
         lost = sorted(planned - done)
         listing = "\n".join(f"  - {name}: {path} [{start}:{stop}]" for name, path, start, stop in lost[:20])
@@ -253,17 +287,18 @@ def _require_complete(plan: Sequence[WorkItem], processed: Any) -> None:
 
 
 def _culprit(error: BaseException, files: Sequence[FileInfo]) -> tuple[str | None, str]:
-    """The file that an error from a chunk is about, and the reason in one or two lines."""
+    """The file that an error from a chunk is about, and the reason."""
     chain: list[BaseException] = []
     node: BaseException | None = error
     while node is not None and node not in chain:
         chain.append(node)
         node = node.__cause__ or node.__context__
     text = "\n".join(str(link) for link in chain)
-    path = next((info.path for info in files if f"'{info.path}'" in text or info.path in text), None)
+    paths = {info.path for info in files}
+    named = [path for path in re.findall(r"filename='([^']*)'", text) if path in paths]
+    path = next(iter(named or sorted((p for p in paths if p in text), key=len, reverse=True)), None)
     where = re.search(r"entrystart=(\d+), entrystop=(\d+)", text)
     entries = f" [{where[1]}:{where[2]}]" if where else ""
-    reason = str(chain[-1]).strip() or type(chain[-1]).__name__
-    if len(chain) == 1 and (inner := re.search(r"The error was: (.*)", reason, re.DOTALL)):
-        reason = inner[1]
-    return path, f"{path or 'a chunk'}{entries}: {type(chain[-1]).__name__}: {reason[:2000]}"
+    told = re.search(r"The error was: (.*)", str(chain[0]), re.DOTALL)
+    reason = told[1].rstrip().removesuffix(".") if told else f"{type(chain[-1]).__name__}: {chain[-1]}"
+    return path, f"{path or 'a chunk'}{entries}: {reason[:2000]}"

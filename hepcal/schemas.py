@@ -5,6 +5,7 @@ A *field* is what processors see (``jets.pt``), a *branch* is what the file hold
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,16 +30,26 @@ __all__ = [
 PtKind = Literal["raw", "pt"]
 
 
-class QuietNanoAODSchema(NanoAODSchema):  # type: ignore[misc]
-    """NanoAODSchema that does not warn about cross references missing from a skim, once per chunk and worker."""
+class Quiet:
+    """Mix-in: no warnings, once per chunk and worker, about what no jet calibration needs.
+
+    These are cross references that a skim lacks, and photon masses and charges that coffea replaces.
+    """
 
     warn_missing_crossrefs = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Branch Photon_", RuntimeWarning)
+            super().__init__(*args, **kwargs)
 
-class QuietPFNanoAODSchema(PFNanoAODSchema):  # type: ignore[misc]
+
+class QuietNanoAODSchema(Quiet, NanoAODSchema):  # type: ignore[misc]
+    """NanoAODSchema without those warnings."""
+
+
+class QuietPFNanoAODSchema(Quiet, PFNanoAODSchema):  # type: ignore[misc]
     """PFNanoAODSchema without those warnings."""
-
-    warn_missing_crossrefs = False
 
 
 @dataclass(frozen=True, slots=True)

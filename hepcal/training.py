@@ -142,7 +142,7 @@ def _fit(
             history.append((update, held_out))
             if held_out < best:
                 best, best_update, best_state = held_out, update, copy.deepcopy(objective.module.state_dict())
-            bar.advance(check_every, f"held-out loss {held_out:.4f}, best {best:.4f} at {best_update}")
+            bar.advance(update - bar.done, f"held-out loss {held_out:.4f}, best {best:.4f} at {best_update}")
             if update - best_update >= method.patience:
                 plateaus += 1
                 if plateaus == PLATEAUS:

@@ -43,7 +43,7 @@ class LeadingPair:
     @cached_property
     def complete(self) -> np.ndarray:
         """Events with two such jets, both with a partner; bool of shape (events,)."""
-        return ak.to_numpy(ak.sum(self.matched, axis=1) == 2)
+        return np.asarray(ak.sum(self.matched, axis=1) == 2)
 
     @cached_property
     def mass_truth(self) -> np.ndarray:
@@ -58,4 +58,4 @@ def dijet_mass(jets: ak.Array) -> np.ndarray:
     px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
     energy = np.sqrt(px**2 + py**2 + pz**2 + m**2)
     squared = sum(sign * (part[:, 0] + part[:, 1]) ** 2 for sign, part in ((1, energy), (-1, px), (-1, py), (-1, pz)))
-    return ak.to_numpy(ak.fill_none(np.sqrt(np.maximum(squared, 0)), np.nan))
+    return np.asarray(ak.fill_none(np.sqrt(np.maximum(squared, 0)), np.nan))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,15 +86,12 @@ def read_events() -> Callable[..., ak.Array]:
 
     def read(path: Path, schema: str, access_log: list[str] | None = None) -> ak.Array:
         layout = SCHEMAS[schema]
-        with warnings.catch_warnings():
-            # coffea replaces the stored mass and charge of photons by zero, and says so.
-            warnings.filterwarnings("ignore", "Branch Photon_", RuntimeWarning)
-            return NanoEventsFactory.from_root(
-                {str(path): layout.tree},
-                schemaclass=layout.coffea,
-                metadata={"filename": str(path)},
-                access_log=access_log,
-            ).events()
+        return NanoEventsFactory.from_root(
+            {str(path): layout.tree},
+            schemaclass=layout.coffea,
+            metadata={"filename": str(path)},
+            access_log=access_log,
+        ).events()
 
     return read
 

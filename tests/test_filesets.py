@@ -93,7 +93,6 @@ def test_a_file_name_with_brackets_is_a_file_not_a_pattern(folder: Path) -> None
     assert names(load_fileset(write(folder, {"d": ["run[1].root"]}))) == ["run[1].root"]
 
 
-# FAILS (filesets.py _expand): the folder of the fileset is read as a part of the pattern.
 def test_a_wildcard_works_in_a_folder_with_brackets(tmp_path: Path) -> None:
     folder = tmp_path / "data[2026]"
     folder.mkdir()
@@ -156,7 +155,6 @@ def test_a_fault_is_named_with_its_place(folder: Path, content: Any, said: list[
         assert part in message
 
 
-# FAILS for inf and True (filesets.py _metadata_faults).
 @pytest.mark.parametrize("cross_section", [0, -1.5, "831", float("nan"), float("inf"), True])
 def test_a_cross_section_is_a_positive_number(folder: Path, cross_section: Any) -> None:
     with pytest.raises(FilesetError, match=r"'tt'.*cross_section must be a positive number \[pb\]"):
@@ -175,7 +173,6 @@ def test_a_symbolic_link_does_not_hide_a_duplicate(folder: Path) -> None:
     assert "count twice" in refusal(folder, {"tt": ["a.root"], "dy": ["link.root"]})
 
 
-# FAILS (filesets.py _refuse_repeated_keys): the message does not name the fileset.
 @pytest.mark.parametrize(
     ("text", "key"),
     [
@@ -200,7 +197,6 @@ def test_a_missing_fileset_is_named(tmp_path: Path) -> None:
         load_fileset(tmp_path / "no_fileset.json")
 
 
-# FAILS (filesets.py load_fileset): UnicodeDecodeError escapes.
 def test_a_root_file_in_place_of_a_fileset_is_refused(demo_files: dict[str, Fileset]) -> None:
     path = demo_files["test"].paths[0]
     with pytest.raises(FilesetError, match="JSON") as caught:

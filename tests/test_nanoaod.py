@@ -21,9 +21,6 @@ from hepcal.features import DEFAULT_FEATURES
 from hepcal.running import run
 from hepcal.schemas import SCHEMAS, detector_pt, event_field
 
-# coffea replaces the stored mass and charge of photons by zero, and says so.
-pytestmark = pytest.mark.filterwarnings("ignore:Branch Photon_:RuntimeWarning")
-
 SIMULATION = (
     "nano_dy.root",
     "nano_tt_v12.root",

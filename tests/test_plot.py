@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hepcal import hists as booking
 from hepcal import plot
+from hepcal.metrics import closure
 
 SINGLE = (plot.response, plot.bias, plot.uncertainties, plot.pull)
 PANELLED = (plot.resolution, plot.spectrum)
@@ -109,7 +110,7 @@ def test_bsm_is_left_out_if_not_filled():
 def test_only_bins_with_ten_effective_entries(hists):
     ax = plot.bias(hists, "pt", weightings=("qcd",), ax=Figure().subplots())
     shown = markers(ax)["QCD, after calibration"].lines[0].get_xdata()
-    assert len(shown) == (plot.closure(hists, "pt", "calib").n_eff >= 10).sum() < 16
+    assert len(shown) == (closure(hists, "pt", "calib").n_eff >= 10).sum() < 16
     with pytest.raises(plot.NothingToDrawError, match="n_eff"):
         plot.bias(toy(5))
 

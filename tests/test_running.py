@@ -182,7 +182,6 @@ FAULTS = {
     other_tree: "no tree 'Events' or 'Delphes'.*holds Muons",
     without_jets: "neither a branch Jet_pt .* nor Jet.PT",
 }
-# FAILS for truncated (running.py _inspect_file): files written by uproot keep their directory in front, and open.
 FAULT = pytest.mark.parametrize(("fault", "reason"), FAULTS.items(), ids=[fault.__name__ for fault in FAULTS])
 
 
@@ -228,7 +227,6 @@ def test_real_files_without_a_tree_are_refused(shared: Path, iterative: Any, nam
         run([shared / "data" / "nanoaod" / name], Census(), iterative)
 
 
-# FAILS for the file that uproot wrote (running.py _inspect_file).
 @pytest.mark.parametrize("kept", [0.1, 0.9, 0.9999])
 @pytest.mark.parametrize("name", ["qcd/qcd_pthat1000_cms_01.root", "nanoaod/nano_tt_v12.root"])
 def test_a_truncated_real_file_is_refused(shared: Path, tmp_path: Path, name: str, kept: float) -> None:
@@ -368,7 +366,6 @@ class Removes(Census):
         return super().process(events)
 
 
-# FAILS (running.py _culprit): the first path that occurs anywhere in the message is taken.
 def test_the_failing_file_is_told_from_one_with_a_similar_path(
     iterative: Any, good: list[Path], tmp_path: Path, monkeypatch: Any, small_calibrator: Calibrator
 ) -> None:
@@ -413,7 +410,6 @@ class MissingSideFile(Witness):
         return {"n": len(Path("/nonexistent/scale_factors.json").read_text())}
 
 
-# FAILS for futures (running.py _culprit): the message of the error, with the name of the side file, is lost.
 @pytest.mark.parametrize("bug", [Broken, MissingSideFile])
 def test_a_bug_is_executed_once_and_not_retried(executor: Any, good: list[Path], tmp_path: Path, bug: Any) -> None:
     with pytest.raises(IncompleteRunError, match=r"resolution is zero|scale_factors"):
@@ -425,7 +421,6 @@ def test_a_bug_is_executed_once_and_not_retried(executor: Any, good: list[Path],
     assert max(calls.values()) == 1
 
 
-# FAILS for futures (running.py _culprit): reads "Exception: ZeroDivisionError(...)." there.
 def test_a_bug_is_named_with_the_file_that_met_it(executor: Any, good: list[Path], tmp_path: Path) -> None:
     with pytest.raises(IncompleteRunError, match=rf"{good[0]} \[0:40\]: ZeroDivisionError: the resolution is zero"):
         run([good[0]], Broken(tmp_path / "log"), executor, chunksize=1000)
@@ -496,7 +491,6 @@ def test_a_local_process_that_dies_fails_the_run(good: list[Path], tmp_path: Pat
         run(good, DiesOnce(tmp_path / "marker"), futures, chunksize=10)
 
 
-# FAILS (executors.py _dask_client): dashboard_address=None still asks for port 8787, and warns.
 def test_dask_workers_start_quietly_beside_a_cluster_of_somebody_else() -> None:
     with socket.socket() as other:
         with contextlib.suppress(OSError):

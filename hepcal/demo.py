@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,7 @@ def run_demo(directory: Path, *, workers: int = 2, show: bool = True) -> tuple[C
     pairs = JetPairs.from_fileset(demo_fileset("train"), show=show)
     calibrator = train(pairs, METHOD, seed=SEED, show=show)
     calibrator.save(directory / "jets.safetensors")
-    with step(f"Starting {workers} dask workers", show=show):
-        manager = open_executor("dask", workers=workers)
-        executor = manager.__enter__()
-    try:
+    with ExitStack() as stack:
+        with step(f"Starting {workers} dask workers", show=show):
+            executor = stack.enter_context(open_executor("dask", workers=workers))
         return calibrator, run_dijets(demo_fileset("test"), calibrator, executor, directory, chunksize=2_500, show=show)
-    finally:
-        manager.__exit__(None, None, None)

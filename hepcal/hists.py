@@ -10,7 +10,7 @@ leading particle-level jets are matched). For each there are
 ``<quantity>_sums``
     weighted sums of the terms in :data:`TERMS`, so that means are exact and not binned.
 ``<quantity>``
-    the spectrum at truth, reco and calib level.
+    the spectrum at truth, reco and calib level; collision data are there under the weighting ``data``.
 
 and ``matching`` counts the leading particle-level jets that have, or lack, a partner. Two category axes are common:
 ``weighting`` (``qcd``: the weights of the files, ``bsm``: the resonance) and ``level`` (``reco``: before, ``calib``:
@@ -94,6 +94,7 @@ def book(binning: Binning | None = None) -> dict[str, hist.Hist]:
     binning = binning or Binning()
     dataset = hist.axis.StrCategory([], growth=True, name="dataset", label="Data set")
     weighting = _category(WEIGHTINGS, "weighting", "Weighting")
+    spectrum_weighting = _category((*WEIGHTINGS, "data"), "weighting", "Weighting")
     level = _category(LEVELS, "level", "Level")
     all_levels = _category(("truth", *LEVELS), "level", "Level")
     term = _category(TERMS, "term", "Summed term")
@@ -123,7 +124,7 @@ def book(binning: Binning | None = None) -> dict[str, hist.Hist]:
         out[f"{name}_response"] = _weighted(dataset, weighting, level, *truths[name], response)
         out[f"{name}_pull"] = _weighted(dataset, weighting, *truths[name], pull)
         out[f"{name}_sums"] = _weighted(dataset, weighting, level, *truths[name], term)
-        out[name] = _weighted(dataset, weighting, all_levels, spectrum[name])
+        out[name] = _weighted(dataset, spectrum_weighting, all_levels, spectrum[name])
     matched = _category(("matched", "unmatched"), "partner", "Detector-level partner")
     out["matching"] = _weighted(dataset, *truths["pt"], matched)
     return out

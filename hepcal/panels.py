@@ -36,8 +36,15 @@ Hists = Mapping[str, hist.Hist]
 
 MIN_N_EFF = 10
 SYMBOLS = {"pt": "$p_T$", "mjj": "$m_{jj}$"}
-NAMES = {"truth": "Truth", "reco": "Before calibration", "calib": "After calibration", "qcd": "QCD", "bsm": "BSM"}
-COLOURS = {"qcd": "#1f6fb5", "bsm": "#bd1f01", "truth": "#d3d6da", "reco": "#4d4d4d"}
+NAMES = {
+    "truth": "Truth",
+    "reco": "Before calibration",
+    "calib": "After calibration",
+    "qcd": "QCD",
+    "bsm": "BSM",
+    "data": "Data",
+}
+COLOURS = {"qcd": "#1f6fb5", "bsm": "#bd1f01", "data": "black", "truth": "#d3d6da", "reco": "#4d4d4d"}
 
 
 class NothingToDrawError(HepcalError, ValueError):

@@ -6,10 +6,10 @@
     ax = hepcal.plot.bias(hists, "pt", "abs_eta", label="Pythia 8 + Delphes")
 
 All take the histograms of :func:`hepcal.hists.book`, a ``quantity`` (``pt`` or ``mjj``, in GeV), a ``weighting``
-(``qcd`` or ``bsm``), a ``label`` to write above the axes, and the axes to draw into (default: those of a new pyplot
-figure), which they return. Functions in bins of truth take its ``axis`` too: ``pt_truth`` [GeV], ``abs_eta`` or
-``mjj_truth`` [GeV]; they show bins with n_eff of at least ten, with bin widths and statistical errors as bars. The
-style is set while a function draws, and nowhere else.
+(``qcd`` or ``bsm``; spectra also ``data``), a ``label`` to write above the axes, and the axes to draw into (default:
+those of a new pyplot figure), which they return. Functions in bins of truth take its ``axis`` too: ``pt_truth`` [GeV],
+``abs_eta`` or ``mjj_truth`` [GeV]; they show bins with n_eff of at least ten, with bin widths and statistical errors as
+bars. The style is set while a function draws, and nowhere else.
 """
 
 from __future__ import annotations
@@ -199,12 +199,12 @@ def spectrum(
 
     In the ratio, bars are the statistical errors of the numerator and the band is that of the denominator; both are
     measured in the same events, so these errors are correlated. Without truth (collision data) the ratio is to the
-    values before calibration. The y axis is logarithmic for ``qcd``.
+    values before calibration. The y axis is linear for ``bsm`` only.
 
     Raises:
         NothingToDrawError: Nothing was filled.
     """
-    filled, log = hists[quantity], weighting == "qcd"
+    filled, log = hists[quantity], weighting != "bsm"
     levels = ("truth", *LEVELS)
     densities = panels.densities(
         filled, weighting, levels, panels.span(filled, weighting, levels, 1e-4 if log else 5e-3)
@@ -260,6 +260,8 @@ FIGURES: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "spectrum_mjj_qcd": (spectrum, {}),
     "spectrum_mjj_bsm": (spectrum, {"weighting": "bsm"}),
     "spectrum_pt_qcd": (spectrum, {"quantity": "pt"}),
+    "spectrum_mjj_data": (spectrum, {"weighting": "data"}),
+    "spectrum_pt_data": (spectrum, {"quantity": "pt", "weighting": "data"}),
 }
 
 

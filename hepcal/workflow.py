@@ -117,5 +117,5 @@ def warn_if_trained_on(summary: Mapping[str, Any]) -> None:
     if summary["trained_on"]:
         say(
             f"WARNING: this calibrator was trained on {len(summary['trained_on'])} of these files "
-            f"({summary['trained_on'][0]} ...): the closure below is not an independent test"
+            f"({summary['trained_on'][0]} ...): the closure above is not an independent test"
         )

@@ -107,11 +107,11 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         """Collision data: spectra of the two leading jets at detector level; the truth histograms stay empty."""
         jets = self.calibrator(events.Jet[leading(events.Jet)], event=events)
         jets = jets[ak.num(jets) == 2]
-        weights: Mapping[str, np.ndarray] = {"qcd": np.ones(len(jets))}
+        weights: Mapping[str, np.ndarray] = {"data": np.ones(len(jets))}
         for level, pt in (("reco", self.calibrator.reco(jets)), ("calib", jets.pt_calib)):
             hists.fill_spectrum(booked, "mjj", level, dijet_mass(at_scale(jets, pt)), weights, dataset)
             flat = ak.to_numpy(ak.flatten(pt))
-            hists.fill_spectrum(booked, "pt", level, flat, {"qcd": np.ones(len(flat))}, dataset)
+            hists.fill_spectrum(booked, "pt", level, flat, {"data": np.ones(len(flat))}, dataset)
         counts = {"events": len(events), "selected": len(jets), "outside_density": 0}
         return {"counts": {dataset: counts}, "hists": booked}
 

@@ -83,12 +83,13 @@ def blocks(features: np.ndarray, reco: np.ndarray) -> Iterator[tuple[slice, torc
         reco: Detector-level p_T [GeV], float32 of shape (n,).
     """
     block = torch.empty((1 + features.shape[1], BLOCK), dtype=torch.float32)
+    content = block.numpy()  # a view: filling it copes with memory-mapped columns, which torch does not take
     for start in range(0, len(reco), BLOCK):
         stop = min(start + BLOCK, len(reco))
         size = stop - start
-        block[0, :size] = torch.from_numpy(np.ascontiguousarray(reco[start:stop]))
-        block[1:, :size] = torch.from_numpy(np.ascontiguousarray(features[start:stop]).T.copy())
-        block[:, size:] = block[:, :1]
+        content[0, :size] = reco[start:stop]
+        content[1:, :size] = features[start:stop].T
+        content[:, size:] = content[:, :1]
         yield slice(start, stop), block
 
 

@@ -1,9 +1,13 @@
 """The command line from end to end, on few events."""
 
+import contextlib
+import dataclasses
+import io
 import json
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
@@ -24,9 +28,28 @@ def folder(tmp_path_factory):
     return base
 
 
+@dataclasses.dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def hepcal_command(folder, *arguments):
-    command = [sys.executable, "-m", "hepcal.cli", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    """The command as a user runs it, but in this process: importing everything anew costs seconds each time."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["hepcal", *arguments]),
+    ):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +165,9 @@ def test_help_names_every_command():
     for command in ("demo", "pairs", "train", "run", "plot", "show"):
         assert command in text
     assert CliRunner().invoke(cli.app, ["--version"]).stdout.strip() == hepcal.__version__
+
+
+def test_the_installed_command_fails_with_a_message_and_not_with_a_traceback(folder):
+    done = subprocess.run(["hepcal", "show", "absent"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("hepcal: cannot read the calibrator absent")

@@ -19,7 +19,7 @@ from hepcal.workflow import run_dijets
 __all__ = ["run_demo"]
 
 # Fewer updates than the default: 9,000 training jets, and a person waits.
-METHOD = BNN(max_updates=6_000, patience=1_500)
+METHOD = BNN(max_updates=8_000, patience=1_500)
 SEED = 1
 
 

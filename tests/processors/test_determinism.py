@@ -22,6 +22,10 @@ LAYOUTS = [
     ("futures", 2, (700,)),
     ("dask", 1, (5_000,)),
     ("dask", 2, (500, 100_000)),
+    *(
+        pytest.param(name, workers, (500, 5_000, 100_000), marks=pytest.mark.study)
+        for name, workers in (("iterative", 1), ("futures", 1), ("futures", 2), ("dask", 1), ("dask", 2))
+    ),
 ]
 
 

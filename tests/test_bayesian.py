@@ -9,6 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from hepcal.networks.bayesian import MeanFieldPosterior, gaussian_kl
 from hepcal.networks.dense import DenseLayout
+from hepcal.networks.inference import single_threaded
 
 
 def test_kl_is_summed_over_all_weights_and_agrees_with_torch():
@@ -76,13 +77,14 @@ def test_one_weight_model_has_the_exact_posterior_width(jets, prior_width, quote
     # The loss is stochastic, so the width keeps moving about its optimum: it is read as an average over a slow phase.
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [500, 1_000], gamma=0.1)
     widths = []
-    for _ in range(3_000):
-        optimiser.zero_grad()
-        nll = 0.5 * ((y - posterior(x, generator)[:, 0]) / noise) ** 2
-        (nll.mean() + posterior.kl(prior_width) / jets).backward()
-        optimiser.step()
-        schedule.step()
-        widths.append(float(posterior.sigma.detach()))
+    with single_threaded():
+        for _ in range(3_000):
+            optimiser.zero_grad()
+            nll = 0.5 * ((y - posterior(x, generator)[:, 0]) / noise) ** 2
+            (nll.mean() + posterior.kl(prior_width) / jets).backward()
+            optimiser.step()
+            schedule.step()
+            widths.append(float(posterior.sigma.detach()))
     exact = 1 / math.sqrt(1 / prior_width**2 + float((x**2).sum()) / noise**2)
     fitted = np.mean(widths[1_200:])
     print(f"N = {jets}, prior {prior_width}: sigma_w = {fitted:.5f}, closed form {exact:.5f}, quoted {quoted}")

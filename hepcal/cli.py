@@ -90,20 +90,32 @@ def pairs(
 def train(
     source: Annotated[Path, typer.Argument(help="Fileset (JSON), or the directory of a training table.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path("jets.safetensors"),
-    method: Annotated[MethodChoice, typer.Option(help="Method; a config may set its options.")] = MethodChoice.bnn,
+    method: Annotated[MethodChoice | None, typer.Option(help="Method; default: the config's, or bnn.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML: method, its settings, features; see analysis/configs.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same table, settings and seed: same calibrator.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    executor: Executor = ExecutorChoice.futures,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    allow_skipped: AllowSkipped = False,
 ) -> None:
     """Train a calibrator and save it as one file."""
     from hepcal.config import TrainingConfig
+    from hepcal.executors import open_executor
+    from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
     from hepcal.training import train as fit
 
-    settings = TrainingConfig.read(config, method.value)
-    table = JetPairs.open(source) if source.is_dir() else JetPairs.from_fileset(source, settings.features)
+    settings = TrainingConfig.read(config, method.value if method else None)
+    if source.is_dir():
+        table = JetPairs.open(source)
+        settings.require(table)
+    else:
+        checked = load_fileset(source)
+        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
+            table = JetPairs.from_fileset(checked, settings.features, executor=opened, allow_skipped=allow_skipped)
     _print_pairs(table)
     calibrator = fit(table, settings.build(), seed=seed, device=device)
     calibrator.save(output)
@@ -121,8 +133,8 @@ def run(
     scheduler: Scheduler = None,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
-    bsm_mass: Annotated[float, typer.Option(help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
-    bsm_width: Annotated[float, typer.Option(help="Its width [GeV]; the paper uses 10.")] = 100.0,
+    bsm_mass: Annotated[float, typer.Option(min=1, help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
+    bsm_width: Annotated[float, typer.Option(min=0.1, help="Its width [GeV]; the paper uses 10.")] = 100.0,
     plots: Annotated[bool, typer.Option(help="Draw the plots; 'hepcal plot' can do it later.")] = True,
 ) -> None:
     """Calibrate dijets and write histograms, summary and plots."""
@@ -133,13 +145,14 @@ def run(
     from hepcal.workflow import run_dijets, warn_if_trained_on
 
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
+    resonance = Resonance(mass=bsm_mass, width=bsm_width)
     with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
         summary = run_dijets(
             checked,
             loaded,
             opened,
             output,
-            resonance=Resonance(mass=bsm_mass, width=bsm_width),
+            resonance=resonance,
             chunksize=chunksize,
             allow_skipped=allow_skipped,
             plots=plots,
@@ -227,6 +240,9 @@ def main() -> None:
         app()
     except HepcalError as error:
         sys.stderr.write(f"hepcal: {error}\n")
+        sys.exit(1)
+    except OSError as error:  # an output that cannot be written, a scheduler that does not answer
+        sys.stderr.write(f"hepcal: {type(error).__name__}: {error}\n")
         sys.exit(1)
 
 

@@ -37,6 +37,8 @@ class FlatJets:
     jets: ak.Array
 
     def __post_init__(self) -> None:
+        if not isinstance(self.jets, ak.Array):
+            raise JetLayoutError(f"expected an awkward array of jets, found {type(self.jets).__name__}")
         if self.jets.ndim not in (1, 2) or not ak.fields(self.jets):
             raise JetLayoutError(f"expected events * var * Jet or events * Jet, found {ak.type(self.jets)!s:.80}")
 

@@ -12,6 +12,7 @@ from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import METHODS
 from hepcal.errors import TrainingError
 from hepcal.features import Features
+from hepcal.pairs import JetPairs
 
 __all__ = ["TrainingConfig"]
 
@@ -27,27 +28,42 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str
+    method: str = "bnn"
     settings: dict[str, Any] = {}
     features: Features | None = None
 
     @classmethod
-    def read(cls, path: Path | None, method: str) -> TrainingConfig:
+    def read(cls, path: Path | None, method: str | None = None) -> TrainingConfig:
         """From a YAML file, or the defaults of a method without one.
 
         Raises:
             TrainingError: The file cannot be read, or holds an unknown key or method.
         """
         if path is None:
-            return cls(method=method)
+            return cls(method=method or "bnn")
         try:
             content = yaml.safe_load(path.read_text()) or {}
-            config = cls.model_validate({"method": method, **content})
+            config = cls.model_validate({**({"method": method} if method else {}), **content})
         except (OSError, yaml.YAMLError, ValidationError, TypeError) as error:
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
         if config.method not in METHODS:
             raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(METHODS)}")
+        if method and config.method != method:
+            raise TrainingError(f"{path} asks for the method {config.method!r}, the command line for {method!r}")
         return config
+
+    def require(self, table: JetPairs) -> None:
+        """Refuse a saved table that was made with other features than the configuration asks for.
+
+        Raises:
+            TrainingError: They differ.
+        """
+        wanted = self.features
+        if wanted and (wanted.inputs not in ((), table.spec.inputs) or wanted.pt not in (None, table.spec.pt)):
+            raise TrainingError(
+                f"the configuration asks for the features {', '.join(wanted.names)}, but the table was made with "
+                f"{', '.join(table.spec.names)}: leave them out, or make the table anew from the fileset"
+            )
 
     def build(self) -> Method:
         """The method with its settings.

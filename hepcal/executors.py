@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import io
 import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from coffea.processor import DaskExecutor, FuturesExecutor, IterativeExecutor, accumulate
@@ -59,14 +59,15 @@ class SilentFuturesExecutor(FuturesExecutor):  # type: ignore[misc]
     """coffea's FuturesExecutor without its bars and its printed traceback; the error itself is raised as before."""
 
     def __call__(self, items: Any, function: Callable[[Any], Any], accumulator: Any) -> Any:
+        from coffea.processor import executor
         from coffea.util import coffea_console
 
         quiet, coffea_console.quiet = coffea_console.quiet, True
+        printing, executor.traceback = executor.traceback, SimpleNamespace(print_exc=lambda: None)
         try:
-            with contextlib.redirect_stderr(io.StringIO()):
-                return super().__call__(items, function, accumulator)
+            return super().__call__(items, function, accumulator)
         finally:
-            coffea_console.quiet = quiet
+            coffea_console.quiet, executor.traceback = quiet, printing
 
 
 class CountingClient:

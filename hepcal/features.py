@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, Literal
 
 import awkward as ak
@@ -52,7 +53,9 @@ class Features(BaseModel):
     @field_validator("inputs", mode="before")
     @classmethod
     def _bare_names(cls, inputs: Any) -> Any:
-        return tuple({"name": f} if isinstance(f, str) else f for f in inputs)
+        return tuple(
+            {"name": f} if isinstance(f, str) else f for f in ([inputs] if isinstance(inputs, str) else inputs)
+        )
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Features:
@@ -119,12 +122,14 @@ class Features(BaseModel):
             MissingFieldError: A jet field is missing, or event-level inputs are used and no events are given.
             SchemaError: Uncorrected p_T is asked of jets without ``rawFactor``.
         """
-        if self.pt == "raw" and "rawFactor" not in jets.fields:
+        if self.pt == "raw" and "rawFactor" not in jets.fields and "Jet" not in jets.fields:
             detector_pt(jets, "raw")
         for name in self.jet_fields:
             if name not in jets.fields:
+                close = difflib.get_close_matches(name, jets.fields) or jets.fields[:8]
+                hint = " (these are events: pass events.Jet)" if "Jet" in jets.fields else ""
                 raise MissingFieldError(
-                    f"jets have no field {name!r}, which this calibrator needs; they have {', '.join(jets.fields)}"
+                    f"jets have no field {name!r}, which this calibrator needs; they have {', '.join(close)} ...{hint}"
                 )
         if self.event_names and events is None:
             raise MissingFieldError(
@@ -153,7 +158,7 @@ class Features(BaseModel):
                 limit = f" or not above {above:g} (transform {transform!r})" if transform in domains else ""
                 raise NonFiniteFeatureError(
                     f"{bad.sum()} of {len(values)} jets have a {name!r} that is NaN, infinite{limit}, "
-                    f"first at jet {int(np.argmax(bad))}; remove or repair these jets before calibrating"
+                    f"first at jet {int(np.argmax(bad))}; select jets without them, or repair them, before calibrating"
                 )
 
 

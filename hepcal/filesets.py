@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,8 @@ def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
         return source
     if isinstance(source, Mapping):
         return _check(source, Path(), "fileset")
+    if not isinstance(source, str | Path):
+        raise FilesetError(f"a fileset is a path or {{dataset: {{'files': ...}}}}, found {type(source).__name__}")
     path = Path(source)
     try:
         content = json.loads(path.read_text(), object_pairs_hook=_refuse_repeated_keys)
@@ -113,8 +116,8 @@ def _check(content: Mapping[str, Any], base: Path, where: str) -> Fileset:
     faults: list[str] = []
     datasets = []
     for name, entry in content.items():
-        if isinstance(entry, list):
-            entry = {"files": entry}
+        if isinstance(entry, list | str | Path):
+            entry = {"files": entry if isinstance(entry, list) else [entry]}
         if not isinstance(entry, Mapping) or "files" not in entry:
             keys = f" (it has {', '.join(map(str, entry))})" if isinstance(entry, Mapping) else ""
             faults.append(f"data set {name!r} has no 'files'{keys}")
@@ -166,7 +169,7 @@ def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple
     if isinstance(files, Mapping):
         entries = list(files.items())
     elif isinstance(files, list):
-        entries = [(path, treename) for path in files]
+        entries = [(str(path) if isinstance(path, Path) else path, treename) for path in files]
     else:
         return [], [f"'files' must be {{path: tree}} or [path, ...], found {type(files).__name__}"]
     found: list[tuple[str, str | None]] = []
@@ -178,17 +181,23 @@ def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple
         if "://" in path:
             found.append((path, tree))
             continue
-        full = str(base / path)
+        path = os.path.expanduser(path)  # noqa: PTH111
+        full = _absolute(base / path)
         if Path(full).is_file():
             found.append((full, tree))
         elif glob.has_magic(path):
             found_here = glob.glob(path, root_dir=base, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute ones
-            matches = sorted(str(base / match) for match in found_here if (base / match).is_file())
+            matches = sorted(_absolute(base / match) for match in found_here if (base / match).is_file())
             faults += [] if matches else [f"no file matches {full}"]
             found += [(match, tree) for match in matches]
         else:
             faults.append(f"no such file: {full}")
     return found, faults
+
+
+def _absolute(path: Path) -> str:
+    """Workers may run in another directory; symbolic links stay as they are."""
+    return os.path.abspath(path)  # noqa: PTH100
 
 
 def _identity(path: str) -> str:

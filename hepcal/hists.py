@@ -26,7 +26,7 @@ from typing import Any
 import hist
 import numpy as np
 
-__all__ = ["QUANTITIES", "TERMS", "Binning", "book", "fill_matching", "fill_spectrum", "fill_truth"]
+__all__ = ["QUANTITIES", "TERMS", "Binning", "book", "fill_matching", "fill_spectrum", "fill_truth", "merge"]
 
 QUANTITIES = ("pt", "mjj")
 WEIGHTINGS = ("qcd", "bsm")
@@ -128,6 +128,18 @@ def book(binning: Binning | None = None) -> dict[str, hist.Hist]:
     matched = _category(("matched", "unmatched"), "partner", "Detector-level partner")
     out["matching"] = _weighted(dataset, *truths["pt"], matched)
     return out
+
+
+def merge(by_dataset: Mapping[str, Mapping[str, hist.Hist]]) -> dict[str, hist.Hist]:
+    """Histograms of single data sets to one set with all of them on the ``dataset`` axis, in alphabetical order.
+
+    Chunks of one data set add up quickly; with many data sets on a growing axis each addition would copy them all.
+    """
+    merged: dict[str, hist.Hist] = {}
+    for dataset in sorted(by_dataset):
+        for name, part in by_dataset[dataset].items():
+            merged[name] = merged[name] + part if name in merged else part
+    return merged
 
 
 def _category(names: Sequence[str], name: str, label: str) -> hist.axis.StrCategory:

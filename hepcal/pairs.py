@@ -19,7 +19,8 @@ from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
 from hepcal.filesets import Fileset, load_fileset
 from hepcal.matching import leading, match
-from hepcal.schemas import event_weight, truth_jets
+from hepcal.reweighting import dataset_factors, n_eff
+from hepcal.schemas import PtKind, detector_pt, event_weight, truth_jets
 
 if TYPE_CHECKING:
     from hepcal.executors import ExecutorFactory
@@ -43,10 +44,12 @@ class JetPairs:
         features: Inputs before transforms, float32 of shape (n, d).
         reco: Detector-level p_T [GeV], float32 of shape (n,).
         truth: Particle-level p_T [GeV], float32 of shape (n,).
-        weight: Event weight, float64 of shape (n,); may be negative.
+        weight: Event weight, float64 of shape (n,); may be negative. That of the file, scaled to the
+            ``cross_section`` [pb] of the data sets where they give one.
         event: Id of the event, int64 of shape (n,); jets of one event share it.
         spec: Names, transforms and p_T convention of the features.
-        source: Where the rows come from: schema, hashes of the files, counts of unmatched jets.
+        source: Where the rows come from: schema, ids of the files, counts of unmatched jets, and the smallest
+            detector-level p_T in the files, ``reco_threshold`` [GeV].
     """
 
     features: np.ndarray
@@ -69,7 +72,7 @@ class JetPairs:
     @property
     def n_eff(self) -> float:
         """Effective number of jets, (sum w)² / sum w²."""
-        return float(np.sum(self.weight) ** 2 / np.sum(self.weight**2)) if len(self) else 0.0
+        return n_eff(self.weight)
 
     @property
     def sha256(self) -> str:
@@ -89,6 +92,7 @@ class JetPairs:
         truth: np.ndarray,
         weight: np.ndarray | None = None,
         event: np.ndarray | None = None,
+        pt: PtKind = "pt",
     ) -> JetPairs:
         """A table from arrays of your own.
 
@@ -98,20 +102,27 @@ class JetPairs:
             reco: Detector-level p_T [GeV], shape (n,), > 0.
             truth: Particle-level p_T [GeV], shape (n,), > 0.
             weight: Event weights, shape (n,); default one.
-            event: Event ids, shape (n,), so that jets of one event stay together in a split; default: all different.
+            event: Event ids, integers of shape (n,), so that jets of one event stay together in a split; default: all
+                different.
+            pt: What ``reco`` is on the jets that the calibrator will meet: ``pt``, or ``raw`` for
+                ``pt (1 - rawFactor)`` of NanoAOD.
 
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
         """
         reco = np.ascontiguousarray(reco, dtype=np.float32)
         n = len(reco)
+        if event is not None and not np.issubdtype(np.asarray(event).dtype, np.integer):
+            raise PairsError(
+                f"event ids must be integers, found {np.asarray(event).dtype}: rounding would merge events"
+            )
         table = cls(
             features=np.ascontiguousarray(features, dtype=np.float32),
             reco=reco,
             truth=np.ascontiguousarray(truth, dtype=np.float32),
             weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
             event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
-            spec=Features.model_validate({"inputs": tuple(names), "pt": "pt"}),
+            spec=Features.model_validate({"inputs": tuple(names), "pt": pt}),
             source={"schema": "arrays"},
         )
         table.check()
@@ -172,13 +183,14 @@ class JetPairs:
             show=show,
             inspected=inspected,
         )
-        chunks = [done.output["chunks"][key] for key in sorted(done.output["chunks"])]
+        chunks = _weighted_chunks(done.output, checked)
         columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in COLUMNS}
         source = {
             "schema": found[0],
             "files": sorted(info.uuid for info in done.files),
             "events": done.events,
             "truth_jets": int(done.output["truth_jets"]),
+            "reco_threshold": min(done.output["threshold"]),
             "unmatched": int(done.output["truth_jets"]) - len(columns["reco"]),
             "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
         }
@@ -282,6 +294,21 @@ class JetPairs:
         return cls(**columns, spec=Features.model_validate(card["spec"]), source=card["source"])
 
 
+def _weighted_chunks(output: Mapping[str, Any], fileset: Fileset) -> list[dict[str, np.ndarray]]:
+    """Rows in the order of the fileset, weighted by cross section where the data sets give one."""
+    cross_sections = {dataset.name: dataset.metadata.get("cross_section") for dataset in fileset.datasets}
+    factors: dict[str, float] = {}
+    if any(value is not None for value in cross_sections.values()):
+        # Rounded, so that sums taken over chunks in another order give the same table.
+        found = dataset_factors(output["sum_of_weights"], cross_sections)
+        factors = {name: float(f"{factor:.9e}") for name, factor in found.items()}
+    chunks = []
+    for key in sorted(output["chunks"]):
+        dataset, rows = output["chunks"][key]
+        chunks.append({**rows, "weight": rows["weight"] * factors.get(dataset, 1.0)})
+    return chunks
+
+
 class PairsProcessor(ProcessorABC):  # type: ignore[misc]
     """Collects the rows of a training table.
 
@@ -296,7 +323,7 @@ class PairsProcessor(ProcessorABC):  # type: ignore[misc]
 
     def process(self, events: ak.Array) -> dict[str, Any]:
         """Rows of one chunk, keyed by its place in the fileset."""
-        where = events.metadata
+        where, weight = events.metadata, event_weight(events)
         truth = truth_jets(events)
         partner = match(truth, events.Jet)
         first = leading(truth)
@@ -310,10 +337,15 @@ class PairsProcessor(ProcessorABC):  # type: ignore[misc]
             "features": features,
             "reco": reco,
             "truth": ak.to_numpy(ak.flatten(truth_pt[matched])).astype(np.float32),
-            "weight": event_weight(events)[event],
+            "weight": weight[event],
             "event": (file << EVENT_BITS) + where["entrystart"] + event.astype(np.int64),
         }
-        return {"chunks": {(file, where["entrystart"]): rows}, "truth_jets": int(ak.sum(ak.num(truth_pt)))}
+        return {
+            "chunks": {(file, where["entrystart"]): (where["dataset"], rows)},
+            "truth_jets": int(ak.sum(ak.num(truth_pt))),
+            "sum_of_weights": {where["dataset"]: float(weight.sum())},
+            "threshold": [float(ak.min(detector_pt(events.Jet, self.features.pt or "pt")) or np.inf)],
+        }
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
         """Nothing to do."""

@@ -82,6 +82,8 @@ def densities(
     if not views:
         raise NothingToDrawError(f"nothing to draw of {filled.axes[-1].label!r} with {weighting!r} weights")
     n_eff = max(view["value"].sum() ** 2 / view["variance"].sum() for view in views.values())
+    if n_eff < MIN_N_EFF:
+        raise NothingToDrawError(f"n_eff of {filled.axes[-1].label!r} with {weighting!r} weights is {n_eff:.1f}")
     group = int(np.ceil((last - 1 - first) / np.clip(n_eff / 15, 10, 60)))
     cut = slice(first + 1, first + 1 + (last - 1 - first) // group * group)  # content 0 is the underflow
     edges = edges[first : cut.stop : group]

@@ -12,7 +12,7 @@ import numpy as np
 
 from hepcal.errors import HepcalError
 
-__all__ = ["Prediction", "combine_draws"]
+__all__ = ["Prediction", "combine_draws", "in_quadrature"]
 
 # Points of the grid on which densities are searched, and its reach in units of sigma_tot.
 GRID_POINTS = 241
@@ -54,10 +54,7 @@ class Prediction:
     def sigma_tot(self) -> np.ndarray | None:
         """Total uncertainty, sigma_tot² = sigma_stoch² + sigma_pred² (arXiv:2003.11099, Eq. 5); None without parts."""
         parts = [part for part in (self.sigma_stoch, self.sigma_pred) if part is not None]
-        if not parts:
-            return None
-        squares = np.stack([part.astype(np.float64) ** 2 for part in parts])
-        return np.asarray(np.sqrt(squares.sum(axis=0)), dtype=np.float32)
+        return in_quadrature(*parts).astype(np.float32) if parts else None
 
     def replicas(self) -> np.ndarray:
         """Predicted mean of every weight draw [GeV], float32 of shape (draws, n).
@@ -68,7 +65,7 @@ class Prediction:
         Raises:
             NoDensityError: The method has no draws.
         """
-        return self._components(slice(0, len(self)))[0]
+        return self._components(slice(0, len(self)))[0].astype(np.float32)
 
     def density(self, pt: np.ndarray) -> np.ndarray:
         """Predictive density p(p_T | jet) [1/GeV], averaged over the draws (arXiv:2003.11099, Eq. 1).
@@ -79,7 +76,8 @@ class Prediction:
         Returns:
             float64 of shape (n, points).
         """
-        pt = np.broadcast_to(np.asarray(pt, dtype=np.float64), (len(self), np.shape(pt)[-1]))
+        pt = np.atleast_1d(np.asarray(pt, dtype=np.float64))
+        pt = np.broadcast_to(pt, (len(self), pt.shape[-1]))
         return np.concatenate(
             [_density(*self._components(part), pt[part]) for part in _parts(len(self))] or [np.empty((0, pt.shape[1]))]
         )
@@ -102,8 +100,10 @@ class Prediction:
         outermost ends are returned.
 
         Args:
-            probability: Probability inside.
+            probability: Probability inside, between 0 and 1.
         """
+        if not 0 < probability < 1:
+            raise ValueError(f"a probability lies between 0 and 1, found {probability}; one sigma is 0.6827")
         low, high = np.empty(len(self)), np.empty(len(self))
         for part in _parts(len(self)):
             grid, density = self._grid(part)
@@ -127,6 +127,15 @@ class Prediction:
         reach = np.linspace(-GRID_REACH, GRID_REACH, GRID_POINTS)
         grid = self.mean[part, None].astype(np.float64) + total[part, None] * reach
         return grid, _density(mean, sigma, grid)
+
+
+def in_quadrature(*sigmas: np.ndarray) -> np.ndarray:
+    """Root of the sum of variances, float64: the one place where uncertainties are added.
+
+    Args:
+        sigmas: Uncertainties [GeV] of one shape.
+    """
+    return np.asarray(np.sqrt(sum(sigma.astype(np.float64) ** 2 for sigma in sigmas)))
 
 
 def combine_draws(mean: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -84,7 +84,10 @@ def summarise(
 
 
 def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
-    """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all."""
+    """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all.
+
+    Plots of an earlier run in the same directory are removed: they show other histograms.
+    """
     import uhi.io.json
     from coffea.util import save
 
@@ -92,11 +95,13 @@ def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str,
     everything = {**hists, **derived(hists)}
     with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
         part = Path(scratch)
-        save(dict(hists), part / HISTS)
+        save(everything, part / HISTS)
         (part / HISTS_JSON).write_text(json.dumps(everything, default=uhi.io.json.default))
         (part / SUMMARY).write_text(json.dumps(summary, indent=1))
         for name in (HISTS, HISTS_JSON, SUMMARY):
             (part / name).replace(directory / name)
+    for stale in (*directory.glob("plots/*.png"), *directory.glob("plots/*.pdf")):
+        stale.unlink()
 
 
 def load_hists(directory: Path) -> dict[str, hist.Hist]:
@@ -159,6 +164,8 @@ def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
     tables = []
     for weighting, quantities in summary["samples"].items():
         for quantity, levels in quantities.items():
+            if all(figures["inclusive"]["n_eff"][0] < MIN_N_EFF for figures in levels.values()):
+                continue
             name = {"pt": "jet p_T", "mjj": "dijet mass"}[quantity]
             table = Table(title=f"{name}, {weighting.upper()} weights{title}", title_justify="left")
             table.add_column("truth [GeV]")
@@ -195,11 +202,13 @@ def _cells(figures: Mapping[str, Any], index: int) -> list[str]:
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the closure tables must know, in sentences."""
     events = summary["events"]
-    out = [f"{events['read']} events read, {events['selected']} with two matched jets."]
+    simulated = f"{events['selected']} of {events['simulated']} simulated ones have two matched jets"
+    out = [f"{events['read']} events read; {simulated}."]
     out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
     out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
-    if summary["samples"] and "bsm" not in summary["samples"]:
-        out.append("Too few events with a true dijet mass (n_eff < 50): no resonance was made from them.")
+    bsm = summary["samples"].get("bsm", {}).get("mjj", {}).get("calib")
+    if summary["samples"] and (bsm is None or bsm["inclusive"]["n_eff"][0] < MIN_N_EFF):
+        out.append("No BSM closure: fewer than ten effective events near the resonance, or 50 with a true dijet mass.")
     if events["outside_density"]:
         out.append(f"{events['outside_density']} events lie outside the mass density and have BSM weight zero.")
     if summary["samples"]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import hist
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.ndimage import gaussian_filter1d
 
-__all__ = ["MassDensity", "Resonance", "n_eff"]
+from hepcal.errors import FilesetError
+
+__all__ = ["MassDensity", "Resonance", "dataset_factors", "n_eff"]
 
 MASS_BIN = 25.0
 SMOOTHING_BINS = 2.0
@@ -90,8 +93,8 @@ class Resonance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mass: float = 2800.0
-    width: float = 100.0
+    mass: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2800.0
+    width: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0
 
     def weights(self, mass: np.ndarray, weight: np.ndarray, density: MassDensity) -> tuple[np.ndarray, np.ndarray]:
         """BSM weights, w N(m; M, Gamma) / p_QCD(m) (arXiv:2205.05084, Eq. 45) with the weighted density.
@@ -108,6 +111,32 @@ class Resonance(BaseModel):
         inside = np.isfinite(falling)
         peak = np.exp(-0.5 * ((mass - self.mass) / self.width) ** 2) / (np.sqrt(2 * np.pi) * self.width)
         return np.where(inside, weight * peak / np.where(inside, falling, 1), 0.0), inside
+
+
+def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, float | None]) -> dict[str, float]:
+    """Factors on the file weights of simulated data sets.
+
+    Args:
+        sums: Sum of the file weights of each data set.
+        cross_sections: Cross section [pb] of each data set, or None.
+
+    Returns:
+        Factors that make the weights of a data set sum to its cross section where all give one; where none does, all
+        weights together sum to one, so that data sets count by their weights.
+
+    Raises:
+        FilesetError: Only some data sets give a cross section, or weights do not sum to a positive number.
+    """
+    without = [name for name in sums if cross_sections.get(name) is None]
+    if without and len(without) < len(sums):
+        raise FilesetError(
+            f"data sets without a cross_section [pb] in their metadata: {', '.join(without)}; "
+            "give one to all simulated data sets, or to none"
+        )
+    if bad := [name for name, total in sums.items() if not total > 0]:
+        raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
+    pooled = sum(sums.values())
+    return {name: (cross_sections.get(name) or total / pooled) / total for name, total in sums.items()}
 
 
 def n_eff(weight: np.ndarray) -> float:

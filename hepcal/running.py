@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import uproot
@@ -18,7 +19,7 @@ from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
 from hepcal import schemas
-from hepcal.errors import IncompleteRunError, MissingFieldError, ReadError, SchemaError
+from hepcal.errors import FilesetError, IncompleteRunError, MissingFieldError, ReadError, SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Dataset, Fileset
 from hepcal.progress import Progress, say
@@ -39,6 +40,11 @@ class FileInfo:
     uuid: str
     schema: schemas.Schema
     branches: frozenset[str]
+
+    @property
+    def simulation(self) -> bool:
+        """Whether the file has particle-level jets."""
+        return not self.schema.missing(self.branches, "GenJet", ("pt",))
 
     def require(self, collection: str, fields: Sequence[str]) -> None:
         """Refuse a file that lacks fields of a collection.
@@ -78,6 +84,7 @@ class Run:
     skipped: tuple[Skipped, ...]
 
 
+# Usable files in fileset order, and the ones left out.
 Inspection = tuple[tuple[FileInfo, ...], tuple[Skipped, ...]]
 
 
@@ -101,6 +108,7 @@ def inspect(
 
     Raises:
         ReadError: Files cannot be read, or lack their tree, schema or a branch; all of them are named.
+        FilesetError: A data set mixes simulation and collision data.
     """
     good, bad = [], []
     with Progress("Inspecting", len(fileset.paths), "files", show=show and len(fileset.paths) > 1) as bar:
@@ -118,7 +126,20 @@ def inspect(
         )
     for skipped in bad:
         say(f"skipped: {skipped.reason}")
+    for dataset in fileset.datasets:
+        kinds = {info.simulation: info.path for info in good if info.dataset == dataset.name}
+        if len(kinds) > 1:
+            raise FilesetError(
+                f"data set {dataset.name!r} mixes simulation ({kinds[True]}) and collision data without GenJet "
+                f"({kinds[False]}): make them two data sets"
+            )
     return tuple(good), tuple(bad)
+
+
+@lru_cache(maxsize=64)
+def _shared(branches: frozenset[str]) -> frozenset[str]:
+    """One object for equal sets: thousands of files of a data set have the same thousands of branches."""
+    return branches
 
 
 def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str]]) -> FileInfo:
@@ -147,7 +168,7 @@ def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str
         raise ReadError(f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})") from error
     declared = dataset.metadata.get("schema")
     schema = schemas.SCHEMAS[declared] if declared else schemas.detect(path, name, branches)
-    info = FileInfo(path, dataset.name, name, entries, uuid, schema, frozenset(branches))
+    info = FileInfo(path, dataset.name, name, entries, uuid, schema, _shared(frozenset(branches)))
     for collection, names in fields.items():
         info.require(collection, names)
     return info

@@ -68,6 +68,11 @@ class Schema:
     coffea: type[Any]
     pt: PtKind
 
+    @property
+    def family(self) -> str:
+        """Layouts of one family have the same jet fields: PFNano is NanoAOD with constituents."""
+        return "nanoaod" if self.name == "pfnano" else self.name
+
     def branch(self, collection: str, field: str) -> str:
         """The branch that holds a field, e.g. ``Jet_pt`` or ``Jet.PT``."""
         if self.name == "delphes":

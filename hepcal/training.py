@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import Calibrator, Card, SourceCard, transforms_of
+from hepcal.calibrators.base import Calibrator, Card, SourceCard, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.method import Method, Objective
 from hepcal.calibrators.registry import CALIBRATORS
@@ -17,14 +17,18 @@ from hepcal.errors import TrainingError
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.pairs import JetPairs
-from hepcal.progress import Progress
+from hepcal.progress import Progress, say
 
 __all__ = ["train"]
 
 CHECKS_PER_PATIENCE = 8
 LEARNING_RATE_DROP = 10**-0.5
 PLATEAUS = 3
-MIN_JETS = 20
+MIN_EVENTS = 20
+# Held-out jets that judge: enough to notice a plateau, few enough to cost little beside the updates.
+JUDGED_JETS = 20_000
+# Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
+THRESHOLD_MARGIN = 1.5
 
 
 def train(
@@ -40,34 +44,29 @@ def train(
         show: Report progress.
 
     Returns:
-        A frozen calibrator with the best state seen, judged on the held-out jets.
+        A frozen calibrator with the best state seen, judged on the held-out jets. Its card says in
+        ``figures["converged"]`` whether training ended at a plateau (1) or at ``max_updates`` (0).
 
     Raises:
-        TrainingError: The table is too small, its weights do not sum to a positive number, or the loss diverged.
+        TrainingError: The table is too small, its weights do not sum to a positive number, the loss diverged, or
+            an argument is of the wrong kind.
     """
     method = method or BNN()
-    pairs.check()
-    if len(np.unique(pairs.event)) < MIN_JETS:
-        raise TrainingError(
-            f"{len(np.unique(pairs.event))} training events are too few; at least {MIN_JETS} are needed"
-        )
-    fitted, held_out = pairs.split(1 - method.validation, seed)
-    for name, part in (("training", fitted), ("held-out", held_out)):
-        if not part.weight.sum() > 0:
-            raise TrainingError(f"the weights of the {len(part)} {name} jets sum to {part.weight.sum():g}")
+    fitted, held_out = _parts(pairs, method, seed)
+    place = device_of(device)
     with single_threaded():
         generator = torch.Generator().manual_seed(seed)
         raw, y_raw, w = _tensors(fitted)
-        inputs = InputScaling.fit(raw, transforms_of(pairs.spec), w)
+        inputs = InputScaling.fit(raw, transforms_of(pairs.spec), w).above(_truncated_below(pairs))
         target = TargetScaling.fit(y_raw)
         y = (y_raw - target.location) / target.scale
         objective = method.objective(len(inputs.transforms), fitted.n_eff, y, target, generator)
-        objective.module.to(device)
-        table = inputs(raw).T.contiguous().to(device), y.to(device), w.to(device)
-        raw, y_raw, w = _tensors(held_out)
+        objective.module.to(place)
+        table = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
+        raw, y_raw, w = _tensors(held_out.take(np.arange(min(len(held_out), JUDGED_JETS))))
         y = (y_raw - target.location) / target.scale
-        judge = inputs(raw).T.contiguous().to(device), y.to(device), w.to(device)
-        history = _fit(objective, method, table, judge, generator, show)
+        judge = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
+        history, converged = _fit(objective, method, table, judge, generator, show)
         tensors = {
             **objective.tensors(generator),
             "input_mean": inputs.mean,
@@ -82,26 +81,63 @@ def train(
         features=pairs.spec,
         target_location=target.location,
         target_scale=target.scale,
-        source=SourceCard(
-            schema_name=str(pairs.source.get("schema", "arrays")),
-            files=tuple(pairs.source.get("files", ())),
-            sha256=pairs.sha256,
-            jets=len(fitted),
-            n_eff=fitted.n_eff,
-            validation_jets=len(held_out),
-            seed=seed,
-        ),
+        source=_source(pairs, fitted, held_out, seed),
         figures={},
         history=tuple(history),
         versions=Card.software(),
     )
-    calibrator = CALIBRATORS[method.name](card, tensors)
+    return _with_figures(CALIBRATORS[method.name](card, tensors), held_out, converged).to(device)
+
+
+def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPairs]:
+    """Fitted and held-out jets of a table that can be trained on."""
+    if not isinstance(pairs, JetPairs):
+        raise TrainingError(
+            f"train needs a JetPairs table, found {type(pairs).__name__}: use JetPairs.from_fileset(...)"
+        )
+    if not isinstance(method, Method):
+        raise TrainingError(f"the method must be an object such as hepcal.BNN(), found {method!r}")
+    if seed < 0:
+        raise TrainingError(f"the seed must not be negative, found {seed}")
+    pairs.check()
+    events = len(np.unique(pairs.event))
+    if events < MIN_EVENTS:
+        raise TrainingError(f"{events} training events are too few; at least {MIN_EVENTS} are needed")
+    parts = pairs.split(1 - method.validation, seed)
+    for name, part in zip(("training", "held-out"), parts, strict=True):
+        if not part.weight.sum() > 0:
+            raise TrainingError(f"the weights of the {len(part)} {name} jets sum to {part.weight.sum():g}")
+    return parts
+
+
+def _truncated_below(pairs: JetPairs) -> float:
+    """p_T [GeV] below which the threshold of the files truncates p(reco | truth), and no calibration can be right."""
+    return THRESHOLD_MARGIN * float(pairs.source.get("reco_threshold", 0.0))
+
+
+def _source(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) -> SourceCard:
+    return SourceCard(
+        schema_name=str(pairs.source.get("schema", "arrays")),
+        files=tuple(pairs.source.get("files", ())),
+        sha256=pairs.sha256,
+        jets=len(fitted),
+        n_eff=fitted.n_eff,
+        validation_jets=len(held_out),
+        seed=seed,
+        reco_threshold=float(pairs.source.get("reco_threshold", 0.0)),
+    )
+
+
+def _with_figures(calibrator: Calibrator, held_out: JetPairs, converged: bool) -> Calibrator:
+    """The same calibrator, its card completed with how the training went and how the held-out jets close."""
+    history = calibrator.card.history
     figures = {
         "updates": float(history[-1][0]),
-        "best_update": float(_best(history)[0]),
+        "best_update": float(min(history, key=lambda point: point[1])[0]),
+        "converged": float(converged),
         **_closure(calibrator, held_out),
     }
-    return CALIBRATORS[method.name](card.model_copy(update={"figures": figures}), tensors).to(device)
+    return type(calibrator)(calibrator.card.model_copy(update={"figures": figures}), calibrator.tensors)
 
 
 def _tensors(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -116,43 +152,56 @@ Table = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def _fit(
     objective: Objective, method: Method, table: Table, judge: Table, generator: torch.Generator, show: bool
-) -> list[tuple[int, float]]:
-    """Minimise, dropping the step size at each plateau, and end in the best state; returns (update, held-out loss)."""
+) -> tuple[list[tuple[int, float]], bool]:
+    """Minimise, dropping the step size at each plateau, and end in the best state.
+
+    Returns:
+        Pairs of update and held-out loss, and whether the last plateau was reached.
+    """
     optimiser = torch.optim.Adam(objective.module.parameters(), lr=method.learning_rate, fused=True)
     check_every = max(1, method.patience // CHECKS_PER_PATIENCE)
     history: list[tuple[int, float]] = []
-    best, best_update, plateaus = math.inf, 0, 0
+    best, best_update, since, plateaus = math.inf, 0, 0, 0
     best_state = copy.deepcopy(objective.module.state_dict())
-    with Progress(f"Training {method.name}", method.max_updates, "updates at most", show=show) as bar:
-        batches = _batches(table, method.batch, generator)
+    batches = _batches(table, method.batch, generator)
+    with Progress(f"Training {method.name}", method.max_updates, "updates", show=show) as bar:
         for update in range(1, method.max_updates + 1):
-            optimiser.zero_grad(set_to_none=True)
-            x, y, w = next(batches)
-            loss = objective.loss(x, y, w, generator)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            _step(objective, optimiser, next(batches), generator)
             if update % check_every and update < method.max_updates:
                 continue
-            held_out = objective.held_out_loss(*judge)
-            if not math.isfinite(held_out):
-                raise TrainingError(
-                    f"the held-out loss became {held_out} after {update} updates: "
-                    f"lower the learning rate (now {method.learning_rate:g}) or look for absurd targets"
-                )
-            history.append((update, held_out))
-            if held_out < best:
-                best, best_update, best_state = held_out, update, copy.deepcopy(objective.module.state_dict())
-            bar.advance(update - bar.done, f"held-out loss {held_out:.4f}, best {best:.4f} at {best_update}")
-            if update - best_update >= method.patience:
+            history.append((update, _judged(objective, judge, update, method)))
+            if history[-1][1] < best:
+                best, best_update, since = history[-1][1], update, update
+                best_state = copy.deepcopy(objective.module.state_dict())
+            bar.advance(update - bar.done, f"held-out loss {history[-1][1]:.4f}, best {best:.4f} at {best_update}")
+            if update - since >= method.patience:
                 plateaus += 1
                 if plateaus == PLATEAUS:
                     break
                 objective.module.load_state_dict(best_state)
-                best_update = update
+                since = update
                 for group in optimiser.param_groups:
                     group["lr"] *= LEARNING_RATE_DROP
     objective.module.load_state_dict(best_state)
-    return history
+    if plateaus < PLATEAUS and show:
+        say(f"Training ended at max_updates = {method.max_updates}, before its last plateau: more may lower the loss")
+    return history, plateaus == PLATEAUS
+
+
+def _step(objective: Objective, optimiser: torch.optim.Optimizer, batch: Table, generator: torch.Generator) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    objective.loss(*batch, generator).backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def _judged(objective: Objective, judge: Table, update: int, method: Method) -> float:
+    held_out = objective.held_out_loss(*judge)
+    if not math.isfinite(held_out):
+        raise TrainingError(
+            f"the held-out loss became {held_out} after {update} updates: "
+            f"lower the learning rate (now {method.learning_rate:g}) or look for absurd targets"
+        )
+    return held_out
 
 
 def _batches(table: Table, batch: int, generator: torch.Generator) -> Iterator[Table]:
@@ -164,10 +213,6 @@ def _batches(table: Table, batch: int, generator: torch.Generator) -> Iterator[T
         for start in range(0, rows - size + 1, size):
             chosen = order[start : start + size]
             yield table[0][chosen], table[1][chosen], table[2][chosen]
-
-
-def _best(history: list[tuple[int, float]]) -> tuple[int, float]:
-    return min(history, key=lambda point: point[1])
 
 
 def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:

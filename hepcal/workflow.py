@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hepcal import results, running
 from hepcal.calibrators.base import Calibrator
+from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say, step
 from hepcal.reweighting import Resonance
+from hepcal.schemas import SCHEMAS
 
 __all__ = ["run_dijets", "trained_on", "warn_if_trained_on"]
+
+MOMENTUM = ("pt", "eta", "phi", "mass")
 
 
 def run_dijets(
@@ -48,20 +52,78 @@ def run_dijets(
 
     Raises:
         ReadError: Files cannot be used.
+        SchemaError: Files of another layout than those of the training.
         IncompleteRunError: Not every planned event was processed.
     """
+    fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, *MOMENTUM)))}
+    inspected = running.inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
+    _require_schema(calibrator, inspected[0])
     resonance = resonance or Resonance()
     options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
-    survey, done, skipped = _survey_and_fill(fileset, calibrator, executor, resonance, options)
-    hists, counts = done.output["hists"], done.output["counts"]
-    density = survey.density
-    summary = results.summarise(
-        hists,
+    survey, done, skipped = _survey_and_fill(fileset, inspected, calibrator, executor, resonance, options)
+    summary = _summary(calibrator, survey, resonance, done, skipped)
+    results.write(directory, done.output["hists"], summary)
+    if plots:
+        from hepcal import plot
+
+        with step("Drawing", show=show):
+            plot.write(directory, done.output["hists"], summary)
+    return summary
+
+
+def _require_schema(calibrator: Calibrator, files: Sequence[running.FileInfo]) -> None:
+    trained = calibrator.card.source.schema_name
+    for info in files:
+        if trained != "arrays" and info.schema.family != SCHEMAS[trained].family:
+            raise SchemaError(
+                f"{info.path} is a {info.schema.name} file, but this calibrator was trained on {trained} jets: "
+                "fields of the same name do not mean the same there. Train one on files of this kind"
+            )
+
+
+def _survey_and_fill(
+    fileset: Fileset,
+    inspected: running.Inspection,
+    calibrator: Calibrator,
+    executor: ExecutorFactory,
+    resonance: Resonance,
+    options: Mapping[str, Any],
+) -> tuple[Survey, running.Run, tuple[running.Skipped, ...]]:
+    """Both passes over the same files: a file that fails in the second is left out of the first as well.
+
+    Otherwise its weights would normalise events that are not there.
+    """
+    files, skipped = inspected
+    while True:
+        surveyed = running.run(
+            fileset, SurveyProcessor(), executor, title="Surveying", inspected=(files, ()), **options
+        )
+        survey = Survey.from_output(surveyed.output, fileset)
+        processor = DijetProcessor(calibrator, survey, resonance)
+        done = running.run(fileset, processor, executor, title="Calibrating", inspected=(surveyed.files, ()), **options)
+        skipped += surveyed.skipped + done.skipped
+        if not done.skipped:
+            return survey, done, skipped
+        files = done.files
+
+
+def _summary(
+    calibrator: Calibrator,
+    survey: Survey,
+    resonance: Resonance,
+    done: running.Run,
+    skipped: Sequence[running.Skipped],
+) -> dict[str, Any]:
+    counts, density = done.output["counts"], survey.density
+    simulated = [c for name, c in counts.items() if survey.simulation[name]]
+    return results.summarise(
+        done.output["hists"],
         events={
-            "read": sum(c["events"] for c in counts.values()),
+            "read": done.events,
             "skipped_files": [{"file": s.path, "reason": s.reason} for s in skipped],
-            "selected": sum(c["selected"] for c in counts.values()),
-            "outside_density": sum(c["outside_density"] for c in counts.values()),
+            "selected": sum(c["selected"] for c in simulated),
+            "simulated": sum(c["events"] for c in simulated),
+            "outside_density": sum(c["outside_density"] for c in simulated),
             "without_truth": sorted(name for name, has_truth in survey.simulation.items() if not has_truth),
         },
         calibrator={"method": calibrator.card.method, "sha256": calibrator.sha256},
@@ -72,38 +134,6 @@ def run_dijets(
             "trained_on": trained_on(calibrator, done.files),
         },
     )
-    results.write(directory, hists, summary)
-    if plots:
-        from hepcal import plot
-
-        with step("Drawing", show=show):
-            plot.write(directory, hists, summary)
-    return summary
-
-
-def _survey_and_fill(
-    fileset: Fileset,
-    calibrator: Calibrator,
-    executor: ExecutorFactory,
-    resonance: Resonance,
-    options: Mapping[str, Any],
-) -> tuple[Survey, running.Run, tuple[running.Skipped, ...]]:
-    """Both passes over the same files: a file that fails in the second is left out of the first as well.
-
-    Otherwise its weights would normalise events that are not there.
-    """
-    fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, "pt", "eta", "phi", "mass")))}
-    skipped: tuple[running.Skipped, ...] = ()
-    while True:
-        surveyed = running.run(fileset, SurveyProcessor(), executor, title="Surveying", fields=fields, **options)
-        fileset = fileset.without({lost.path for lost in surveyed.skipped})
-        survey = Survey.from_output(surveyed.output, fileset)
-        processor = DijetProcessor(calibrator, survey, resonance)
-        done = running.run(fileset, processor, executor, title="Calibrating", fields=fields, **options)
-        fileset = fileset.without({lost.path for lost in done.skipped})
-        skipped += surveyed.skipped + done.skipped
-        if not done.skipped:
-            return survey, done, skipped
 
 
 def trained_on(calibrator: Calibrator, files: tuple[running.FileInfo, ...]) -> list[str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
 from hepcal.processors.response import fill_jets
-from hepcal.processors.selection import LeadingPair, dijet_mass
+from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
 
 from hepcal import hists
 from hepcal.calibrators.base import Calibrator
 from hepcal.matching import leading
+from hepcal.prediction import in_quadrature
 from hepcal.reweighting import Resonance
 from hepcal.schemas import event_weight, is_simulation
 
@@ -49,7 +49,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         dataset, booked = events.metadata["dataset"], hists.book(self.binning)
         if not is_simulation(events):
             return self._process_data(events, booked, dataset)
-        pair = LeadingPair.of(events)
+        pair = LeadingPair.of(events, self.calibrator.uses)
         jets = self.calibrator(pair.reco, event=events)
         weights, outside = self._weights(events, pair, dataset)
         fill_jets(booked, self.calibrator, pair, jets, weights, dataset)
@@ -64,11 +64,11 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         ):
             hists.fill_spectrum(booked, "mjj", level, mass, chosen, dataset)
         counts = {"events": len(events), "selected": int(use.sum()), "outside_density": outside}
-        return {"counts": {dataset: counts}, "hists": booked}
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
-        """Nothing to do."""
-        return accumulator
+        """One set of histograms with all data sets on its axis, in alphabetical order."""
+        return {**accumulator, "hists": hists.merge(accumulator["hists"])}
 
     def _weights(self, events: ak.Array, pair: LeadingPair, dataset: str) -> tuple[dict[str, np.ndarray], int]:
         """Weight of each event by weighting, and how many events the mass density does not cover."""
@@ -79,7 +79,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         if self.survey.density is None:
             return {"qcd": weight}, 0
         bsm, inside = self.resonance.weights(pair.mass_truth, weight, self.survey.density)
-        return {"qcd": weight, "bsm": bsm}, int(np.sum(~inside))
+        return {"qcd": weight, "bsm": bsm}, int(np.sum(np.isfinite(pair.mass_truth) & ~inside))
 
     def _masses(self, jets: ak.Array) -> dict[str, dict[str, np.ndarray]]:
         """Dijet mass and its uncertainties before and after calibration, for events with two calibrated jets.
@@ -98,22 +98,23 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         if "calib_pred" in jets.fields:
             up, down = (dijet_mass(jets.calib_pred[side]) for side in ("up", "down"))
             columns["sigma_pred"] = np.abs(up - down) / 2
-        parts = [columns[name] ** 2 for name in ("sigma_stoch", "sigma_pred") if name in columns]
+        parts = [columns[name] for name in ("sigma_stoch", "sigma_pred") if name in columns]
         if parts:
-            columns["sigma_tot"] = np.sqrt(np.sum(parts, axis=0))
+            columns["sigma_tot"] = in_quadrature(*parts)
         return {"reco": {"value": dijet_mass(reco)}, "calib": columns}
 
     def _process_data(self, events: ak.Array, booked: dict[str, Any], dataset: str) -> dict[str, Any]:
-        """Collision data: spectra of the two leading jets at detector level; the truth histograms stay empty."""
-        jets = self.calibrator(events.Jet[leading(events.Jet)], event=events)
-        jets = jets[ak.num(jets) == 2]
-        weights: Mapping[str, np.ndarray] = {"data": np.ones(len(jets))}
+        """Collision data: spectra of the two jets that lead at each level; the truth histograms stay empty."""
+        jets = self.calibrator(jet_columns(events.Jet, self.calibrator.uses), event=events)
+        jets = jets[ak.num(jets) >= 2]
         for level, pt in (("reco", self.calibrator.reco(jets)), ("calib", jets.pt_calib)):
-            hists.fill_spectrum(booked, "mjj", level, dijet_mass(at_scale(jets, pt)), weights, dataset)
-            flat = ak.to_numpy(ak.flatten(pt))
+            scaled = at_scale(jets, pt)
+            scaled = scaled[leading(scaled)]
+            flat = ak.to_numpy(ak.flatten(scaled.pt))
+            hists.fill_spectrum(booked, "mjj", level, dijet_mass(scaled), {"data": np.ones(len(jets))}, dataset)
             hists.fill_spectrum(booked, "pt", level, flat, {"data": np.ones(len(flat))}, dataset)
         counts = {"events": len(events), "selected": len(jets), "outside_density": 0}
-        return {"counts": {dataset: counts}, "hists": booked}
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
 
 
 def at_scale(jets: ak.Array, pt: ak.Array) -> ak.Array:

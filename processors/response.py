@@ -30,16 +30,16 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
 
     def process(self, events: ak.Array) -> dict[str, Any]:
         """One chunk of simulated events; collision data leave the histograms empty."""
-        booked = hists.book(self.binning)
+        booked, dataset = hists.book(self.binning), events.metadata["dataset"]
         if is_simulation(events):
-            pair = LeadingPair.of(events)
+            pair = LeadingPair.of(events, self.calibrator.uses)
             jets = self.calibrator(pair.reco, event=events)
-            fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, events.metadata["dataset"])
-        return {"events": len(events), "hists": booked}
+            fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, dataset)
+        return {"events": len(events), "hists": {dataset: booked}}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
-        """Nothing to do."""
-        return accumulator
+        """One set of histograms with all data sets on its axis, in alphabetical order."""
+        return {**accumulator, "hists": hists.merge(accumulator["hists"])}
 
 
 def fill_jets(

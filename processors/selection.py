@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,9 @@ import numpy as np
 from hepcal.matching import leading, match
 from hepcal.schemas import truth_jets
 
-__all__ = ["LeadingPair", "dijet_mass"]
+__all__ = ["LeadingPair", "dijet_mass", "jet_columns"]
+
+MOMENTUM = ("pt", "eta", "phi", "mass")
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,16 @@ class LeadingPair:
     reco: ak.Array
 
     @classmethod
-    def of(cls, events: ak.Array) -> LeadingPair:
-        """Select and match."""
-        truth = truth_jets(events)
+    def of(cls, events: ak.Array, fields: Iterable[str]) -> LeadingPair:
+        """Select and match.
+
+        Args:
+            events: Simulated events.
+            fields: Fields of the detector-level jets to keep beside their momentum.
+        """
+        truth = truth_jets(events)[[*MOMENTUM]]
         order = leading(truth)
-        return cls(truth[order], events.Jet[match(truth, events.Jet)[order]])
+        return cls(truth[order], jet_columns(events.Jet, fields)[match(truth, events.Jet)[order]])
 
     @cached_property
     def matched(self) -> ak.Array:
@@ -49,6 +57,11 @@ class LeadingPair:
     def mass_truth(self) -> np.ndarray:
         """True dijet mass [GeV], float64 of shape (events,); NaN in events with fewer than two particle-level jets."""
         return dijet_mass(self.truth)
+
+
+def jet_columns(jets: ak.Array, fields: Iterable[str]) -> ak.Array:
+    """Jets with the given fields and their momentum only: slicing the others would read branches that nobody needs."""
+    return jets[list(dict.fromkeys((*MOMENTUM, *fields)))]
 
 
 def dijet_mass(jets: ak.Array) -> np.ndarray:

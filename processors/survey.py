@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from hepcal.errors import FilesetError
 from hepcal.filesets import Fileset
 from hepcal.matching import leading
-from hepcal.reweighting import MassDensity
+from hepcal.reweighting import MassDensity, dataset_factors
 from hepcal.schemas import event_weight, is_simulation
 
 __all__ = ["Survey", "SurveyProcessor"]
@@ -58,23 +58,12 @@ class Survey(BaseModel):
             FilesetError: Some simulated data sets have a cross section and others have none, or weights of a data
                 set do not sum to a positive number.
         """
-        sums, simulation = output["sum_of_weights"], output["simulation"]
-        simulated = [name for name in sums if simulation[name]]
-        given = {d.name: d.metadata.get("cross_section") for d in fileset.datasets}
-        without = [name for name in simulated if given[name] is None]
-        if without and len(without) < len(simulated):
-            raise FilesetError(
-                f"data sets without a cross_section [pb] in their metadata: {', '.join(without)}; "
-                "give one to all simulated data sets, or to none"
-            )
-        bad = [name for name in simulated if not sums[name] > 0 and output["events"][name]]
-        if bad:
-            raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
-        pooled = sum(sums[name] for name in simulated)
-        norm = {
-            name: 1.0 if not simulation[name] or not sums[name] else (given[name] or sums[name] / pooled) / sums[name]
-            for name in sums
-        }
+        simulation = output["simulation"]
+        # A data set of empty files has no events to weight.
+        simulated = [name for name in simulation if simulation[name] and output["events"][name]]
+        cross_sections = {dataset.name: dataset.metadata.get("cross_section") for dataset in fileset.datasets}
+        factors = dataset_factors({name: output["sum_of_weights"][name] for name in simulated}, cross_sections)
+        norm = {name: factors.get(name, 1.0) for name in simulation}
         masses = None
         for name in simulated:
             part = output["masses"][name] * norm[name]

@@ -89,7 +89,7 @@ def read_events() -> Callable[..., ak.Array]:
         return NanoEventsFactory.from_root(
             {str(path): layout.tree},
             schemaclass=layout.coffea,
-            metadata={"filename": str(path)},
+            metadata={"filename": str(path), "dataset": "test"},
             access_log=access_log,
         ).events()
 

@@ -183,3 +183,32 @@ def test_units_change_every_sigma_by_exactly_the_factor(small_calibrator, jets):
     scaled = type(small_calibrator)(small_calibrator.card, tensors).predict(features, reco * np.float32(0.25))
     for name in ("mean", "sigma_stoch", "sigma_pred"):
         assert np.allclose(4 * getattr(scaled, name), getattr(base, name), rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"hidden": (16, 16)}}, "draws"),
+        ({"settings": {"hidden": (64, 64)}}, "draws"),
+        ({"target_scale": 0.0}, "target scale"),
+        ({"tensors": {"input_scale": torch.zeros(9)}}, "not positive"),
+        ({"tensors": {"input_mean": torch.zeros(3)}}, "input_mean"),
+        ({"tensors": {"input_low": torch.zeros(9, dtype=torch.float64)}}, "float64"),
+        ({"tensors": {"draws": "nan"}}, "not finite"),
+    ],
+)
+def test_a_card_that_does_not_fit_its_tensors_is_refused(small_calibrator, tmp_path, change, message):
+    card = json.loads(small_calibrator.card.model_dump_json())
+    tensors = dict(small_calibrator.tensors)
+    for name, tensor in change.get("tensors", {}).items():
+        tensors[name] = torch.full_like(tensors[name], float("nan")) if isinstance(tensor, str) else tensor
+    card["settings"] |= change.get("settings", {})
+    card |= {name: value for name, value in change.items() if name not in ("tensors", "settings")}
+    (tmp_path / "x.safetensors").write_bytes(files.dump(json.dumps(card), tensors))
+    with pytest.raises(CalibratorFileError, match=message):
+        hepcal.Calibrator.load(tmp_path / "x.safetensors")
+
+
+def test_tensors_cannot_be_changed_behind_the_hash(small_calibrator):
+    with pytest.raises(TypeError):
+        small_calibrator.tensors["draws"] = torch.zeros(1)

@@ -6,7 +6,7 @@ import pytest
 from coffea.nanoevents import DelphesSchema, NanoEventsFactory
 
 from hepcal.demo import demo_fileset
-from hepcal.errors import HepcalError, MissingFieldError
+from hepcal.errors import HepcalError, MissingFieldError, SchemaError
 
 
 def open_events(stop=300):
@@ -131,6 +131,28 @@ def test_missing_fields_are_refused_at_once(small_calibrator):
     with pytest.raises(MissingFieldError, match="no field 'NCharged'"):
         small_calibrator(jets)
     assert not [entry for entry in log if entry.branch != "Jet_size"]
+
+
+def test_jets_are_not_calibrated_twice(small_calibrator):
+    events, _ = open_events()
+    once = small_calibrator(events.Jet, replace=True)
+    for replace in (False, True):
+        with pytest.raises(HepcalError, match=r"'pt_orig'.*before"):
+            small_calibrator(once, replace=replace)
+    beside = small_calibrator(small_calibrator(events.Jet))
+    assert ak.all(beside.pt_calib == small_calibrator(events.Jet).pt_calib)
+
+
+def test_jets_of_another_layout_are_refused(small_calibrator):
+    events, _ = open_events()
+    with pytest.raises(SchemaError, match="trained on Delphes jets; these are NanoAOD jets"):
+        small_calibrator(ak.with_field(events.Jet, events.Jet.pt * 0, "rawFactor"))
+
+
+def test_events_instead_of_jets_are_told_apart(small_calibrator):
+    events, _ = open_events()
+    with pytest.raises(MissingFieldError, match=r"pass events\.Jet"):
+        small_calibrator(events)
 
 
 def test_other_shapes_and_other_events_are_refused(small_calibrator):

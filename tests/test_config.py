@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -26,7 +27,7 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_example_configs_build_a_method(path: Path) -> None:
-    config = TrainingConfig.read(path, "bnn")
+    config = TrainingConfig.read(path)
     method = config.build()
     assert method.name == config.method == path.stem
     assert set(config.settings) <= set(type(method).model_fields)
@@ -34,7 +35,7 @@ def test_example_configs_build_a_method(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_example_configs_show_the_defaults(path: Path) -> None:
-    config = TrainingConfig.read(path, "bnn")
+    config = TrainingConfig.read(path)
     assert config.build() == {"bnn": hepcal.BNN, "mse": hepcal.MSE}[config.method]()
     if config.features is not None:
         assert config.features == DEFAULT_FEATURES["delphes"]
@@ -49,7 +50,7 @@ def test_an_empty_config_means_the_method_of_the_command_line(tmp_path: Path) ->
 
 
 def test_the_config_chooses_the_method(tmp_path: Path) -> None:
-    config = TrainingConfig.read(write(tmp_path, "method: mse\nsettings: {hidden: [8]}\n"), "bnn")
+    config = TrainingConfig.read(write(tmp_path, "method: mse\nsettings: {hidden: [8]}\n"))
     assert config.build() == hepcal.MSE(hidden=(8,))
 
 
@@ -96,7 +97,7 @@ def test_unknown_or_impossible_settings_are_refused_by_name(tmp_path: Path, sett
 
 
 def test_settings_of_one_method_are_refused_by_another(tmp_path: Path) -> None:
-    config = TrainingConfig.read(write(tmp_path, "method: mse\nsettings: {prior_width: 0.1}\n"), "bnn")
+    config = TrainingConfig.read(write(tmp_path, "method: mse\nsettings: {prior_width: 0.1}\n"))
     with pytest.raises(TrainingError, match="prior_width"):
         config.build()
 
@@ -122,3 +123,15 @@ def test_example_filesets_away_from_the_sample_say_what_is_missing(tmp_path: Pat
     copied.write_text(path.read_text())
     with pytest.raises(FilesetError, match=r"no file matches .*qcd_pthat1000_cms"):
         hepcal.load_fileset(copied)
+
+
+def test_a_method_that_contradicts_the_command_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="asks for the method 'mse', the command line for 'bnn'"):
+        TrainingConfig.read(write(tmp_path, "method: mse\n"), "bnn")
+
+
+def test_features_that_a_saved_table_lacks_are_refused(tmp_path: Path) -> None:
+    table = hepcal.JetPairs.from_arrays(np.ones((3, 1)), ["eta"], reco=np.ones(3), truth=np.ones(3))
+    TrainingConfig.read(write(tmp_path, "features: {inputs: [eta]}\n")).require(table)
+    with pytest.raises(TrainingError, match="asks for the features mass"):
+        TrainingConfig.read(write(tmp_path, "features: {inputs: [mass]}\n")).require(table)

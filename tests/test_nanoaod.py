@@ -220,7 +220,7 @@ def test_collision_data_fill_spectra_and_leave_truth_histograms_empty(
 def test_collision_data_leave_response_histograms_empty(real_nanoaod: Reader, nano_calibrator: Calibrator) -> None:
     output = ResponseProcessor(nano_calibrator).process(real_nanoaod(DATA))
     assert output["events"] == 40
-    assert all(h.sum(flow=True).value == 0 for h in output["hists"].values())
+    assert all(h.sum(flow=True).value == 0 for h in output["hists"]["test"].values())
 
 
 # -- training tables --------------------------------------------------------------------------------------------------

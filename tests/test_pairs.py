@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hepcal import Features, JetPairs
 from hepcal.demo import demo_fileset
-from hepcal.errors import PairsError
+from hepcal.errors import FilesetError, PairsError
 from hepcal.executors import open_executor
 
 COLUMNS = ("features", "reco", "truth", "weight", "event")
@@ -118,3 +118,27 @@ def test_the_hash_sees_every_column(table):
         changed.flat[7] += 1
         assert dataclasses.replace(few, **{name: changed}).sha256 != few.sha256
     assert dataclasses.replace(few, spec=Features(inputs=few.spec.inputs, pt="raw")).sha256 != few.sha256
+
+
+def test_cross_sections_weight_the_training_events(table):
+    train = demo_fileset("train").datasets[0]
+    first, second = train.files
+    given = {"a": {"files": [first], "metadata": {"cross_section": 30.0}}, "b": {"files": [second]}}
+    with pytest.raises(FilesetError, match="without a cross_section"):
+        JetPairs.from_fileset(given, show=False)
+    given["b"]["metadata"] = {"cross_section": 10.0}
+    scaled = JetPairs.from_fileset(given, show=False)
+    file = scaled.event >> 40
+    assert np.allclose(scaled.weight[file == 0], 30.0 / 2500)
+    assert np.allclose(scaled.weight[file == 1], 10.0 / 2500)
+    assert np.array_equal(scaled.reco, table.reco)
+
+
+def test_the_threshold_of_the_files_is_noted(table):
+    assert 50 <= table.source["reco_threshold"] < 51
+
+
+def test_arrays_of_raw_momenta_are_marked_as_such():
+    assert toy(pt="raw").spec.pt == "raw"
+    with pytest.raises(PairsError, match="must be integers"):
+        toy(event=np.linspace(0, 1, 40))

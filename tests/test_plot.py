@@ -192,7 +192,7 @@ def test_write_of_empty_histograms(tmp_path):
     assert list((tmp_path / "plots").iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [{"n": 3}, {"n": 2000, "negative": 0.3}, {"truth": False}])
+@pytest.mark.parametrize("options", [{"n": 40}, {"n": 2000, "negative": 0.3}, {"truth": False}])
 def test_odd_samples_draw_without_warnings(options):
     hists, drawn = toy(**options), 0
     for draw, chosen in plot.FIGURES.values():

@@ -41,7 +41,7 @@ COMMON_FIGURES = (
     "resolution",
     "sum_ratio",
 )
-EVENTS = {"read": N, "selected": N - 7, "outside_density": 3, "skipped_files": [], "without_truth": []}
+EVENTS = {"read": N, "simulated": N, "selected": N - 7, "outside_density": 3, "skipped_files": [], "without_truth": []}
 
 
 def make_hists(scale: float = SCALE, seed: int = 1) -> dict[str, hist.Hist]:
@@ -115,7 +115,7 @@ def test_histograms_come_back_from_the_coffea_file(written: Path, hists: dict[st
     from coffea.util import load
 
     loaded = load(written / "hists.coffea")
-    assert set(loaded) == set(hists)
+    assert set(loaded) == {*hists, *results.derived(hists)}
     for name, original in hists.items():
         assert loaded[name] == original, name
 

@@ -25,8 +25,11 @@ from coffea.processor import Runner
 import hepcal
 from hepcal import load_fileset, running
 from hepcal.calibrators.base import Calibrator
-from hepcal.errors import FilesetError, HepcalError, IncompleteRunError, ReadError
+from hepcal.errors import FilesetError, HepcalError, IncompleteRunError, ReadError, SchemaError
 from hepcal.executors import ExecutorFactory, open_executor
+from hepcal.networks.dense import DenseLayout
+from hepcal.running import inspect
+from hepcal.workflow import run_dijets
 
 EXECUTORS = ("iterative", "futures", "dask")
 EVENTS = 40
@@ -375,7 +378,7 @@ def test_the_failing_file_is_told_from_one_with_a_similar_path(
     monkeypatch.chdir(tmp_path)
     fileset = load_fileset({"QCD": {"files": ["good_1.root", "more/good_1.root"]}})
     done = run(fileset, Calibrate(small_calibrator), iterative, allow_skipped=True)
-    assert [skipped.path for skipped in done.skipped] == ["more/good_1.root"]
+    assert [skipped.path for skipped in done.skipped] == [str(bad)]
     assert done.events == EVENTS
 
 
@@ -511,3 +514,34 @@ def test_no_error_of_ours_is_an_oserror() -> None:
     # coffea's skipbadfiles takes any OSError for a bad file and drops the chunk.
     assert len(all_errors()) >= 10
     assert not [error for error in all_errors() if issubclass(error, OSError)]
+
+
+def test_simulation_and_data_in_one_data_set_are_told_apart(write_nanoaod: Any, tmp_path: Path) -> None:
+    def without_truth(content: dict[str, Any]) -> None:
+        for name in ("GenJet", "GenPart", "genWeight"):
+            del content[name]
+
+    mc, data = tmp_path / "mc.root", tmp_path / "data.root"
+    write_nanoaod(mc, 20, 1)
+    write_nanoaod(data, 20, 2, edit=without_truth)
+    with pytest.raises(FilesetError, match=r"'mixed' mixes simulation .*mc\.root.* and collision data .*data\.root"):
+        inspect(load_fileset({"mixed": {"files": [str(mc), str(data)]}}), show=False)
+    assert len(inspect(load_fileset({"a": [str(mc)], "b": [str(data)]}), show=False)[0]) == 2
+
+
+def test_files_of_another_layout_than_the_training_are_refused(
+    iterative: Any, write_nanoaod: Any, tmp_path: Path, small_calibrator: Calibrator
+) -> None:
+    path = tmp_path / "nano.root"
+    write_nanoaod(path, 20, 1)
+    eta_only = small_calibrator.card.model_copy(
+        update={"features": small_calibrator.card.features.model_copy(update={"inputs": ()})}
+    )
+    tensors = dict(small_calibrator.tensors)
+    for part in ("mean", "scale", "low", "high"):
+        tensors[f"input_{part}"] = tensors[f"input_{part}"][:1]
+    layout = DenseLayout((1, *eta_only.settings["hidden"], 2))
+    tensors["draws"] = tensors["draws"][:, : layout.count]
+    calibrator = type(small_calibrator)(eta_only, tensors)
+    with pytest.raises(SchemaError, match=r"nano\.root is a nanoaod file.* trained on delphes jets"):
+        run_dijets(load_fileset({"x": [str(path)]}), calibrator, iterative, tmp_path / "out", show=False)

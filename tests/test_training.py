@@ -4,9 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import softplus
 
 import hepcal
-from hepcal.errors import TrainingError
+from hepcal.calibrators.bnn import HELD_OUT_SAMPLES, HELD_OUT_SEED
+from hepcal.errors import HepcalError, TrainingError
+from hepcal.networks.heads import SIGMA_FLOOR
+from hepcal.networks.scaling import TargetScaling
 
 QUICK = {"hidden": (24, 24), "max_updates": 1_500, "patience": 400, "batch": 256}
 
@@ -76,13 +82,96 @@ def test_flags_leave_the_training_support(trained):
     assert outside.tolist() == [False, False]
 
 
-def test_duplicating_jets_by_weight_or_by_row_scales_the_kl_alike():
-    """The KL term is divided by the effective number of jets, whatever the scale of the weights."""
+def objective_of(n_eff, inputs=3, prior_width=0.1):
+    y = torch.randn(500, generator=torch.Generator().manual_seed(1))
+    method = hepcal.BNN(hidden=(6,), prior_width=prior_width)
+    return method.objective(inputs, n_eff, y, TargetScaling(0, 1), torch.Generator().manual_seed(2))
+
+
+def test_the_loss_is_the_weighted_likelihood_plus_the_kl_over_n():
+    """L = sum(w NLL)/b + KL/n_eff (arXiv:2003.11099, Eq. 8 per jet), against a computation of its own."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn((40, 3), generator=generator), torch.randn(40, generator=generator)
+    w = 2 * torch.rand(40, generator=generator)
+    objective = objective_of(n_eff=123.0)
+    posterior = objective.module
+    kl = kl_divergence(Normal(posterior.mean, posterior.sigma), Normal(0.0, 0.1)).sum() / 123.0
+    out = posterior(x, torch.Generator().manual_seed(7))
+    nll = -Normal(out[:, 0], softplus(out[:, 1]) + SIGMA_FLOOR).log_prob(y) - 0.5 * np.log(2 * np.pi)
+    found = objective.loss(x, y, w, torch.Generator().manual_seed(7))
+    assert found.item() == pytest.approx(((w * nll).mean() + kl).item(), rel=1e-5)
+    # Held out: four fixed draws per jet, normalised to the weights of these jets.
+    draws = torch.Generator().manual_seed(HELD_OUT_SEED)
+    total = 0.0
+    for _ in range(HELD_OUT_SAMPLES):
+        out = posterior(x, draws)
+        nll = -Normal(out[:, 0], softplus(out[:, 1]) + SIGMA_FLOOR).log_prob(y) - 0.5 * np.log(2 * np.pi)
+        total += (w * nll).sum() / w.sum() / HELD_OUT_SAMPLES
+    assert objective.held_out_loss(x, y, w) == pytest.approx((total + kl).item(), rel=1e-5)
+
+
+def test_twice_the_jets_halve_the_share_of_the_kl():
+    x, y, w = torch.zeros((4, 3)), torch.zeros(4), torch.zeros(4)
+    shares = [objective_of(n).loss(x, y, w, torch.Generator()).item() for n in (100.0, 200.0)]
+    assert shares[0] == pytest.approx(2 * shares[1], rel=1e-6)
+
+
+def test_training_divides_the_kl_by_the_effective_number_of_fitted_jets(monkeypatch):
+    _, pairs = toy(400)
+    weight = np.random.default_rng(1).uniform(0, 3, 400)
+    seen = []
+    original = hepcal.BNN.objective
+
+    def spy(self, inputs, n_eff, target, scaling, generator):
+        seen.append((inputs, n_eff))
+        return original(self, inputs, n_eff, target, scaling, generator)
+
+    monkeypatch.setattr(hepcal.BNN, "objective", spy)
+    method = hepcal.BNN(hidden=(8,), max_updates=30, patience=30, draws=3)
+    pairs = dataclasses.replace(pairs, weight=weight)
+    hepcal.train(pairs, method, seed=1, show=False)
+    fitted = pairs.split(0.9, seed=1)[0].weight
+    assert seen == [(2, pytest.approx(fitted.sum() ** 2 / (fitted**2).sum()))]
+
+
+def test_the_scale_of_the_weights_does_not_matter():
     _, pairs = toy(400)
     method = hepcal.BNN(hidden=(8,), max_updates=60, patience=30, draws=3)
-    heavy = dataclasses.replace(pairs, weight=pairs.weight * 1e-9)
-    tensors = [hepcal.train(p, method, seed=1, show=False).tensors["posterior_mean"] for p in (pairs, heavy)]
+    light = dataclasses.replace(pairs, weight=pairs.weight * 1e-9)
+    tensors = [hepcal.train(p, method, seed=1, show=False).tensors["posterior_mean"] for p in (pairs, light)]
     assert np.allclose(*tensors, atol=1e-6)
+
+
+def test_weights_decide_between_two_populations():
+    """Half of the jets have y = 1, half y = 2: the mean of a jet without features is that of the weights."""
+    rng = np.random.default_rng(2)
+    kind = np.arange(4_000) % 2
+    reco = rng.uniform(100, 101, 4_000)
+    pairs = hepcal.JetPairs.from_arrays(
+        np.zeros((4_000, 1)), ["nothing"], reco=reco, truth=reco * (1 + kind), weight=np.where(kind, 3.0, 1.0)
+    )
+    for method in (hepcal.BNN(**QUICK), hepcal.MSE(**QUICK)):
+        prediction = hepcal.train(pairs, method, seed=1, show=False).predict(pairs.features, pairs.reco)
+        assert np.mean(prediction.mean / reco) == pytest.approx(1.75, abs=0.05)
+
+
+def test_jets_near_the_threshold_of_the_files_are_out_of_range():
+    _, pairs = toy(400)
+    method = hepcal.BNN(hidden=(8,), max_updates=30, patience=30, draws=3)
+    cut = dataclasses.replace(pairs, source={**pairs.source, "reco_threshold": 250.0})
+    probe = np.array([[0.5], [0.5]]), np.array([350.0, 400.0])
+    assert hepcal.train(pairs, method, show=False).predict(*probe).in_range.tolist() == [True, True]
+    assert hepcal.train(cut, method, show=False).predict(*probe).in_range.tolist() == [False, True]
+
+
+def test_arguments_of_the_wrong_kind_are_named():
+    _, pairs = toy(400)
+    with pytest.raises(TrainingError, match="found str: use JetPairs"):
+        hepcal.train("qcd.json")
+    with pytest.raises(TrainingError, match=r"an object such as hepcal\.BNN\(\)"):
+        hepcal.train(pairs, hepcal.BNN)
+    with pytest.raises(HepcalError, match="no device"):
+        hepcal.train(pairs, device="teapot")
 
 
 def test_absurd_targets_stay_finite():

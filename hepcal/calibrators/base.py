@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import awkward as ak
@@ -16,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hepcal.calibrators import cache, files
 from hepcal.columns import FlatJets, attach
-from hepcal.errors import HepcalError
+from hepcal.errors import CalibratorFileError, HepcalError, SchemaError
 from hepcal.features import Features
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.prediction import Prediction
@@ -38,6 +40,7 @@ class SourceCard(BaseModel):
         n_eff: Their effective number.
         validation_jets: Jets held out for stopping.
         seed: Seed of the training.
+        reco_threshold: Smallest detector-level p_T in the training files [GeV]; zero if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +52,7 @@ class SourceCard(BaseModel):
     n_eff: float
     validation_jets: int
     seed: int
+    reco_threshold: float = 0.0
 
 
 class Card(BaseModel):
@@ -104,14 +108,34 @@ class Calibrator(ABC):
 
     def __init__(self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu") -> None:
         self.card = card
-        self.tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        self.device = torch.device(device)
+        self.tensors: Mapping[str, torch.Tensor] = MappingProxyType(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        )
+        self.device = device_of(device)
+        inputs = 1 + len(card.features.inputs)
+        for part in ("mean", "scale", "low", "high"):
+            self._require(f"input_{part}", (inputs,), positive=part == "scale")
+        if not (card.target_scale > 0 and math.isfinite(card.target_location) and card.features.pt):
+            raise CalibratorFileError("the card has no usable target scale, target location or p_T convention")
         self.inputs = InputScaling(
             transforms_of(card.features),
             *(self.tensors[f"input_{part}"] for part in ("mean", "scale", "low", "high")),
         )
         self.target = TargetScaling(card.target_location, card.target_scale)
         self._prepare()
+
+    def _require(self, name: str, shape: tuple[int, ...], *, positive: bool = False) -> torch.Tensor:
+        """A saved tensor, if it is what the card says."""
+        tensor = self.tensors[name]
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise CalibratorFileError(
+                f"tensor {name!r} is {tensor.dtype} of {tuple(tensor.shape)}; the card asks for float32 of {shape}"
+            )
+        if not torch.isfinite(tensor).all() or (positive and not (tensor > 0).all()):
+            raise CalibratorFileError(
+                f"tensor {name!r} holds values that are not {'positive' if positive else 'finite'}"
+            )
+        return tensor
 
     def _prepare(self) -> None:  # noqa: B027 - optional
         """Derived tensors that are not saved."""
@@ -165,9 +189,12 @@ class Calibrator(ABC):
 
         Raises:
             MissingFieldError: The jets lack a field in :attr:`uses`; raised at once.
+            SchemaError: The jets are of another layout than those of the training; raised at once.
+            HepcalError: The jets were calibrated before, or the events are not theirs; raised at once.
             NonFiniteFeatureError: A feature is NaN or infinite; raised when a column is first read.
         """
         flat = FlatJets(jets)
+        self._refuse(jets, replace)
         self.card.features.require(jets, event)
         if event is not None and len(event) != len(jets):
             raise HepcalError(f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets")
@@ -178,6 +205,18 @@ class Calibrator(ABC):
 
         shifts = {name: f"pt_calib_sigma_{name.removeprefix('calib_')}" for name in self.uncertainties}
         return attach(flat, evaluate, self.columns, shifts, replace=replace)
+
+    def _refuse(self, jets: ak.Array, replace: bool) -> None:
+        """Jets that were calibrated before, or that mean something else by the same names."""
+        if "pt_orig" in jets.fields and (replace or "pt_calib" in jets.fields):
+            raise HepcalError(
+                "these jets have a field 'pt_orig': their pt was replaced by a calibrated one before. Calibrate the "
+                "jets of the file, or rename the field if another correction made it"
+            )
+        if self.card.source.schema_name == "delphes" and "rawFactor" in jets.fields:
+            raise SchemaError(
+                "this calibrator was trained on Delphes jets; these are NanoAOD jets (they have a rawFactor)"
+            )
 
     def __repr__(self) -> str:
         card = self.card
@@ -233,6 +272,20 @@ class Calibrator(ABC):
             )
         self.card.features.check(features, reco)
         return features, reco
+
+
+def device_of(name: str) -> torch.device:
+    """A torch device.
+
+    Raises:
+        HepcalError: There is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HepcalError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def transforms_of(features: Features) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import gaussian_nll, gaussian_parameters
 from hepcal.networks.inference import WeightDraws, blocks, single_threaded
 from hepcal.networks.scaling import TargetScaling
-from hepcal.prediction import Prediction, combine_draws
+from hepcal.prediction import Prediction, combine_draws, in_quadrature
 
 __all__ = ["BNN", "BNNCalibrator"]
 
@@ -95,9 +95,10 @@ class BNNCalibrator(Calibrator):
     sigmas: ClassVar[tuple[str, ...]] = ("pt_calib_sigma_stoch", "pt_calib_sigma_pred", "pt_calib_sigma_tot")
 
     def _prepare(self) -> None:
-        hidden = BNN.model_validate(self.card.settings).hidden
-        layout = DenseLayout((len(self.inputs.transforms), *hidden, 2))
-        self._networks = WeightDraws(layout, self.tensors["draws"], self.device)
+        settings = BNN.model_validate(self.card.settings)
+        layout = DenseLayout((len(self.inputs.transforms), *settings.hidden, 2))
+        draws = self._require("draws", (settings.draws, layout.count))
+        self._networks = WeightDraws(layout, draws, self.device)
 
     def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
         """See :meth:`Calibrator.predict`; densities are computed for the jets that ask for them."""
@@ -127,7 +128,8 @@ class BNNCalibrator(Calibrator):
         for mean, sigma, pt, inside in self._draws(features, reco):
             part = slice(part.stop, min(part.stop + len(pt), len(reco)))
             center, stoch, pred = (moment * pt for moment in combine_draws(mean, sigma))
-            values = (center, stoch, pred, np.sqrt(stoch**2 + pred**2), inside)
+            stoch, pred = stoch.astype(np.float32), pred.astype(np.float32)
+            values = (center, stoch, pred, in_quadrature(stoch, pred), inside)
             for name, value in zip(self.columns, values, strict=True):
                 columns[name][part] = value[: part.stop - part.start]
         return columns

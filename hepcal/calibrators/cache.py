@@ -62,6 +62,8 @@ def _build(content: bytes, device: str, where: str) -> Calibrator:
         return CALIBRATORS[card.method](card, tensors, device)
     except ValidationError as error:
         raise CalibratorFileError(f"{where}: its card is not valid: {error}") from error
+    except CalibratorFileError as error:
+        raise CalibratorFileError(f"{where}: {error}") from error
     except KeyError as error:
         raise CalibratorFileError(
             f"{where}: unknown method or missing tensor {error}; this version knows {', '.join(CALIBRATORS)}"

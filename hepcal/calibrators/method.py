@@ -15,7 +15,7 @@ from hepcal.networks.scaling import TargetScaling
 __all__ = ["Method", "Objective"]
 
 Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Objective(Protocol):

@@ -82,7 +82,7 @@ class MSECalibrator(Calibrator):
     def _prepare(self) -> None:
         hidden = MSE.model_validate(self.card.settings).hidden
         layout = DenseLayout((len(self.inputs.transforms), *hidden, 1))
-        self._network = WeightDraws(layout, self.tensors["network"][None], self.device)
+        self._network = WeightDraws(layout, self._require("network", (layout.count,))[None], self.device)
 
     def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
         """See :meth:`Calibrator.predict`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,7 +21,7 @@ class InputScaling:
         transforms: One name per input, ln p_T first.
         mean: float32 of shape (d,).
         scale: float32 of shape (d,).
-        low: Smallest standardised training value, float32 of shape (d,).
+        low: Smallest standardised value inside the training support, float32 of shape (d,).
         high: Largest.
     """
 
@@ -42,6 +43,14 @@ class InputScaling:
         scaling = cls(tuple(transforms), mean.float(), scale.float(), empty, empty)
         standardised = scaling(raw)
         return cls(scaling.transforms, scaling.mean, scaling.scale, standardised.amin(1), standardised.amax(1))
+
+    def above(self, pt: float) -> InputScaling:
+        """The same, with the support cut at a p_T [GeV], the first input; zero cuts nothing."""
+        if pt <= 0:
+            return self
+        low = self.low.clone()
+        low[0] = torch.maximum(low[0], (math.log(pt) - self.mean[0]) / self.scale[0])
+        return replace(self, low=low)
 
     def __call__(self, raw: torch.Tensor) -> torch.Tensor:
         """Standardised inputs (d, n) from raw ones (d, n)."""

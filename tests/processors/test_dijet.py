@@ -14,10 +14,12 @@ from hepcal import metrics
 from hepcal.demo import demo_fileset
 from hepcal.errors import FilesetError
 from hepcal.executors import open_executor
+from hepcal.features import DEFAULT_FEATURES
 from hepcal.filesets import Dataset, Fileset
 from hepcal.reweighting import Resonance
 from hepcal.running import run
 
+FIELDS = DEFAULT_FEATURES["delphes"].jet_fields
 DATASET = demo_fileset("test").datasets[0].name
 
 
@@ -37,6 +39,10 @@ def survey():
         )
 
 
+def filled(processor, events):
+    return processor.postprocess(processor.process(events))["hists"]
+
+
 def test_dijet_mass_is_the_invariant_mass(events):
     jets = ak.zip(
         {n: events.Jet[n] for n in ("pt", "eta", "phi", "mass")},
@@ -51,7 +57,7 @@ def test_dijet_mass_is_the_invariant_mass(events):
 
 
 def test_selection_has_no_cut_on_reco(events):
-    pair = LeadingPair.of(events)
+    pair = LeadingPair.of(events, FIELDS)
     assert ak.all(ak.num(pair.truth) == 2)
     assert ak.all(pair.truth.pt[:, 0] >= pair.truth.pt[:, 1])
     matched = ak.drop_none(ak.flatten(pair.reco))
@@ -68,8 +74,8 @@ def test_the_three_lines_work_with_coffeas_own_runner(small_calibrator):
 
 
 def test_figures_agree_with_arrays(small_calibrator, events):
-    booked = DijetProcessor(small_calibrator).process(events)["hists"]
-    pair = LeadingPair.of(events)
+    booked = filled(DijetProcessor(small_calibrator), events)
+    pair = LeadingPair.of(events, FIELDS)
     jets = small_calibrator(pair.reco)
     keep = ~ak.is_none(pair.reco, axis=1)
     truth = ak.to_numpy(ak.flatten(pair.truth.pt[keep])).astype(float)
@@ -88,7 +94,7 @@ def test_figures_agree_with_arrays(small_calibrator, events):
 
 
 def test_both_processors_agree_on_jets(small_calibrator, events):
-    dijet, response = (p(small_calibrator).process(events)["hists"] for p in (DijetProcessor, ResponseProcessor))
+    dijet, response = (filled(p(small_calibrator), events) for p in (DijetProcessor, ResponseProcessor))
     for name in ("pt_response", "pt_pull", "pt_sums", "pt", "matching"):
         assert dijet[name] == response[name]
 
@@ -107,7 +113,7 @@ def test_linear_mass_uncertainty_agrees_with_a_numerical_derivative(events):
 
 def test_bsm_weights_make_a_gaussian_in_the_true_mass(small_calibrator, events, survey):
     assert sum(survey.norm.values()) * 5_000 == pytest.approx(1)
-    booked = DijetProcessor(small_calibrator, survey, Resonance(mass=2500, width=100)).process(events)["hists"]
+    booked = filled(DijetProcessor(small_calibrator, survey, Resonance(mass=2500, width=100)), events)
     spectrum = booked["mjj"][{"weighting": "bsm", "level": "truth"}].project("mjj")
     weight, center = spectrum.values(), spectrum.axes[0].centers
     mean = np.average(center, weights=weight)
@@ -154,3 +160,17 @@ def test_mixed_cross_sections_and_vanishing_weights_are_refused():
         Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a=6.0, b=None))
     with pytest.raises(FilesetError, match="data set b do not sum"):
         Survey.from_output(survey_output(a=30.0, b=-1.0), datasets(a=None, b=None))
+
+
+def test_only_declared_branches_are_read(small_calibrator):
+    log = []
+    path = demo_fileset("test").paths[0]
+    events = NanoEventsFactory.from_root(
+        {path: "Delphes"}, schemaclass=DelphesSchema, mode="virtual", access_log=log, metadata={"dataset": "x"}
+    ).events()
+    DijetProcessor(small_calibrator).process(events)
+    upper = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
+    momentum = set(upper.values())
+    jets = {upper.get(name, name) for name in small_calibrator.uses} | momentum
+    expected = {f"Jet/Jet.{name}" for name in jets} | {f"GenJet/GenJet.{name}" for name in momentum}
+    assert {entry.branch for entry in log} == expected | {"Jet_size", "GenJet_size", "Event/Event.Weight"}

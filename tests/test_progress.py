@@ -1,0 +1,26 @@
+"""Progress: lines in a log, whatever the executor does with its own output."""
+
+import pytest
+from hepcal.processors import SurveyProcessor
+
+from hepcal import progress
+from hepcal.demo import demo_fileset
+from hepcal.executors import open_executor
+from hepcal.running import run
+
+
+@pytest.mark.parametrize("name", ["iterative", "futures", "dask"])
+def test_every_executor_reports_while_it_runs(name, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    with open_executor(name, workers=1) as executor:
+        run(demo_fileset("test"), SurveyProcessor(), executor, chunksize=500, title="Surveying")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Surveying")]
+    assert lines[0] == "Surveying: 5000 events"
+    assert any(" of 5000 events" in line for line in lines[1:-1])
+    assert lines[-1].startswith("Surveying: done after 5000 events")
+
+
+def test_silence_is_silent(capsys):
+    with open_executor("futures", workers=1) as executor:
+        run(demo_fileset("test"), SurveyProcessor(), executor, chunksize=2_500, show=False)
+    assert capsys.readouterr() == ("", "")

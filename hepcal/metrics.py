@@ -99,7 +99,6 @@ def closure(
     sums = hists[f"{quantity}_sums"]
     terms = dict(zip(sums.axes["term"], _cells(sums, weighting, level, axis, "term", total=total).T, strict=True))
     weight = terms["jets"]["value"]
-    empty = np.full(len(weight), NAN)
 
     def mean(name: str) -> np.ndarray:
         return _divide(terms[name]["value"], weight)
@@ -108,21 +107,6 @@ def closure(
     response = mean("response")
     spread = np.sqrt(np.maximum(mean("response_squared") - response**2, 0))
     low, median, high = _central(hists[f"{quantity}_response"], weighting, level, axis, total=total)
-    figures = dict.fromkeys(
-        ("pull_mean", "pull_sd", "pull_half68", "coverage_68", "sigma_stoch", "sigma_pred", "in_range"), empty
-    )
-    if level == "calib":
-        figures["in_range"] = mean("in_range")
-        if terms["pull_squared"]["value"].any():
-            pull_low, _, pull_high = _central(hists[f"{quantity}_pull"], weighting, None, axis, total=total)
-            figures |= {
-                "pull_mean": mean("pull"),
-                "pull_sd": np.sqrt(np.maximum(mean("pull_squared") - mean("pull") ** 2, 0)),
-                "pull_half68": (pull_high - pull_low) / 2,
-                "coverage_68": mean("covered_68"),
-                "sigma_stoch": mean("sigma_stoch"),
-                "sigma_pred": mean("sigma_pred") if terms["sigma_pred"]["value"].any() else empty,
-            }
     everything = dict(zip(sums.axes["term"], _cells(sums, weighting, level, axis, "term", total=True)[0], strict=True))
     edges = sums.axes[axis].edges
     return Closure(
@@ -136,8 +120,43 @@ def closure(
         resolution=_divide((high - low) / 2, median),
         resolution_unc=_divide(QUANTILE_WIDTH_UNC * (high - low) / 2, median * np.sqrt(n_eff)),
         sum_ratio=float(_divide(everything["value"]["value"], everything["truth"]["value"])),
-        **figures,
+        **_uncertainties(hists, quantity, level, weighting, axis, terms, total=total),
     )
+
+
+def _uncertainties(
+    hists: Mapping[str, hist.Hist],
+    quantity: str,
+    level: str,
+    weighting: str,
+    axis: str,
+    terms: Mapping[str, np.ndarray],
+    *,
+    total: bool,
+) -> dict[str, np.ndarray]:
+    """The figures that need uncertainties or a support: NaN before calibration, or where the method gives none."""
+    weight = terms["jets"]["value"]
+    empty = np.full(len(weight), NAN)
+
+    def mean(name: str) -> np.ndarray:
+        return _divide(terms[name]["value"], weight)
+
+    names = ("pull_mean", "pull_sd", "pull_half68", "coverage_68", "sigma_stoch", "sigma_pred", "in_range")
+    figures = dict.fromkeys(names, empty)
+    if level != "calib":
+        return figures
+    figures["in_range"] = mean("in_range")
+    if not terms["pull_squared"]["value"].any():
+        return figures
+    low, _, high = _central(hists[f"{quantity}_pull"], weighting, None, axis, total=total)
+    return figures | {
+        "pull_mean": mean("pull"),
+        "pull_sd": np.sqrt(np.maximum(mean("pull_squared") - mean("pull") ** 2, 0)),
+        "pull_half68": (high - low) / 2,
+        "coverage_68": mean("covered_68"),
+        "sigma_stoch": mean("sigma_stoch"),
+        "sigma_pred": mean("sigma_pred") if terms["sigma_pred"]["value"].any() else empty,
+    }
 
 
 def samples(hists: Mapping[str, hist.Hist]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from hepcal.schemas import PtKind, detector_pt, event_weight, truth_jets
 
 if TYPE_CHECKING:
     from hepcal.executors import ExecutorFactory
+    from hepcal.running import Run
 
 __all__ = ["JetPairs", "PairsProcessor"]
 
@@ -166,10 +167,10 @@ class JetPairs:
                     checked, features, executor=executor, chunksize=chunksize, allow_skipped=allow_skipped, show=show
                 )
         inspected = inspect(checked, {"GenJet": ("pt", "eta", "phi")}, allow_skipped=allow_skipped, show=show)
-        found = sorted({info.schema.name for info in inspected[0]})
-        if len(found) > 1:
-            raise PairsError(f"one training table needs files of one schema; found {', '.join(found)}")
-        spec = (features or Features()).resolved(found[0])
+        schemas = sorted({info.schema.name for info in inspected[0]})
+        if len(schemas) > 1:
+            raise PairsError(f"one training table needs files of one schema; found {', '.join(schemas)}")
+        spec = (features or Features()).resolved(schemas[0])
         for info in inspected[0]:
             info.require("Jet", (*spec.jet_fields, "eta", "phi"))
         order = {path: position for position, path in enumerate(checked.paths)}
@@ -183,18 +184,7 @@ class JetPairs:
             show=show,
             inspected=inspected,
         )
-        chunks = _weighted_chunks(done.output, checked)
-        columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in COLUMNS}
-        source = {
-            "schema": found[0],
-            "files": sorted(info.uuid for info in done.files),
-            "events": done.events,
-            "truth_jets": int(done.output["truth_jets"]),
-            "reco_threshold": min(done.output["threshold"]),
-            "unmatched": int(done.output["truth_jets"]) - len(columns["reco"]),
-            "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
-        }
-        table = cls(**columns, spec=spec, source=source)
+        table = cls(**_columns(done.output, checked), spec=spec, source=_source(done, schemas[0]))
         table.check()
         return table
 
@@ -294,8 +284,22 @@ class JetPairs:
         return cls(**columns, spec=Features.model_validate(card["spec"]), source=card["source"])
 
 
-def _weighted_chunks(output: Mapping[str, Any], fileset: Fileset) -> list[dict[str, np.ndarray]]:
-    """Rows in the order of the fileset, weighted by cross section where the data sets give one."""
+def _source(done: Run, schema: str) -> dict[str, Any]:
+    """Provenance of a table, for its card and for people."""
+    matched = sum(len(rows["reco"]) for _, rows in done.output["chunks"].values())
+    return {
+        "schema": schema,
+        "files": sorted(info.uuid for info in done.files),
+        "events": done.events,
+        "truth_jets": int(done.output["truth_jets"]),
+        "reco_threshold": min(done.output["threshold"]),
+        "unmatched": int(done.output["truth_jets"]) - matched,
+        "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
+    }
+
+
+def _columns(output: Mapping[str, Any], fileset: Fileset) -> dict[str, np.ndarray]:
+    """Columns in the order of the fileset, weighted by cross section where the data sets give one."""
     cross_sections = {dataset.name: dataset.metadata.get("cross_section") for dataset in fileset.datasets}
     factors: dict[str, float] = {}
     if any(value is not None for value in cross_sections.values()):
@@ -306,7 +310,7 @@ def _weighted_chunks(output: Mapping[str, Any], fileset: Fileset) -> list[dict[s
     for key in sorted(output["chunks"]):
         dataset, rows = output["chunks"][key]
         chunks.append({**rows, "weight": rows["weight"] * factors.get(dataset, 1.0)})
-    return chunks
+    return {name: np.concatenate([rows[name] for rows in chunks]) for name in COLUMNS}
 
 
 class PairsProcessor(ProcessorABC):  # type: ignore[misc]

@@ -65,10 +65,21 @@ def jet_columns(jets: ak.Array, fields: Iterable[str]) -> ak.Array:
 
 
 def dijet_mass(jets: ak.Array) -> np.ndarray:
-    """Invariant mass [GeV] of the first two jets, float64 of shape (events,); NaN where there are fewer than two."""
-    pair = ak.pad_none(jets, 2, axis=1, clip=True)
-    pt, eta, phi, m = (ak.values_astype(pair[name], np.float64) for name in ("pt", "eta", "phi", "mass"))
+    """Invariant mass [GeV] of the first two jets, float64 of shape (events,); NaN where there are fewer than two.
+
+    Args:
+        jets: ``events * var * Jet`` with ``pt``, ``eta``, ``phi`` and ``mass`` and no missing jets.
+    """
+    counts = ak.to_numpy(ak.num(jets))
+    two = counts >= 2
+    first = (np.cumsum(counts) - counts)[two]
+    pt, eta, phi, mass = (
+        np.asarray(ak.to_numpy(ak.flatten(jets[name]), allow_missing=False), dtype=np.float64)[[first, first + 1]]
+        for name in MOMENTUM
+    )
     px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-    energy = np.sqrt(px**2 + py**2 + pz**2 + m**2)
-    squared = sum(sign * (part[:, 0] + part[:, 1]) ** 2 for sign, part in ((1, energy), (-1, px), (-1, py), (-1, pz)))
-    return np.asarray(ak.fill_none(np.sqrt(np.maximum(squared, 0)), np.nan))
+    energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
+    squared = energy.sum(axis=0) ** 2 - px.sum(axis=0) ** 2 - py.sum(axis=0) ** 2 - pz.sum(axis=0) ** 2
+    masses = np.full(len(counts), np.nan)
+    masses[two] = np.sqrt(np.maximum(squared, 0))
+    return masses

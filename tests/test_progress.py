@@ -10,17 +10,13 @@ from hepcal.running import run
 
 
 @pytest.mark.parametrize("name", ["iterative", "futures", "dask"])
-def test_every_executor_reports_while_it_runs(name, monkeypatch, capsys):
+def test_every_executor_reports_while_it_runs_or_is_silent(name, monkeypatch, capsys):
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     with open_executor(name, workers=1) as executor:
-        run(demo_fileset("test"), SurveyProcessor(), executor, chunksize=500, title="Surveying")
+        run(demo_fileset("test"), SurveyProcessor(), executor, chunksize=2_500, show=False)
+        assert capsys.readouterr() == ("", "")
+        run(demo_fileset("test"), SurveyProcessor(), executor, chunksize=1_000, title="Surveying")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Surveying")]
     assert lines[0] == "Surveying: 5000 events"
     assert any(" of 5000 events" in line for line in lines[1:-1])
     assert lines[-1].startswith("Surveying: done after 5000 events")
-
-
-def test_silence_is_silent(capsys):
-    with open_executor("futures", workers=1) as executor:
-        run(demo_fileset("test"), SurveyProcessor(), executor, chunksize=2_500, show=False)
-    assert capsys.readouterr() == ("", "")

@@ -33,7 +33,7 @@ def test_a_notebook_runs_and_writes_nothing(path: Path, tmp_path: Path) -> None:
     notebook = jupytext.read(path)
     before = files_below(ANALYSIS)
     client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()  # raises CellExecutionError with the traceback of the cell
     nbformat.validate(notebook)

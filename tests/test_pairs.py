@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hepcal import Features, JetPairs
@@ -75,6 +75,7 @@ def test_a_damaged_table_is_refused(tmp_path):
         JetPairs.open(tmp_path)
 
 
+@settings(deadline=None)
 @given(fraction=st.floats(0.1, 0.9), seed=st.integers(0, 1000))
 def test_split_keeps_events_together_and_loses_nothing(fraction, seed):
     table = toy(60)

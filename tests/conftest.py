@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import uproot
 from coffea.nanoevents import NanoEventsFactory
+from hypothesis import settings
 
 import hepcal
 from hepcal.calibrators.base import Calibrator
@@ -20,6 +21,10 @@ from hepcal.demo import demo_fileset
 from hepcal.features import DEFAULT_FEATURES, Features
 from hepcal.filesets import Fileset
 from hepcal.schemas import SCHEMAS
+
+# Tests say what is right, not how fast a shared machine is.
+settings.register_profile("hepcal", deadline=None)
+settings.load_profile("hepcal")
 
 SHARED = Path(__file__).parents[2] / "shared"
 QUICK = hepcal.BNN(hidden=(32, 32), max_updates=400, patience=400, draws=10)

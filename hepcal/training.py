@@ -60,7 +60,7 @@ def train(
         inputs = InputScaling.fit(raw, transforms_of(pairs.spec), w).above(_truncated_below(pairs))
         target = TargetScaling.fit(y_raw)
         y = (y_raw - target.location) / target.scale
-        objective = method.objective(len(inputs.transforms), fitted.n_eff, y, target, generator)
+        objective = method.objective(len(inputs.transforms), fitted.n_eff, y, generator)
         objective.module.to(place)
         table = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
         raw, y_raw, w = _tensors(held_out.take(np.arange(min(len(held_out), JUDGED_JETS))))

@@ -12,7 +12,6 @@ import hepcal
 from hepcal.calibrators.bnn import HELD_OUT_SAMPLES, HELD_OUT_SEED
 from hepcal.errors import HepcalError, TrainingError
 from hepcal.networks.heads import SIGMA_FLOOR
-from hepcal.networks.scaling import TargetScaling
 
 QUICK = {"hidden": (24, 24), "max_updates": 1_500, "patience": 400, "batch": 256}
 
@@ -85,7 +84,7 @@ def test_flags_leave_the_training_support(trained):
 def objective_of(n_eff, inputs=3, prior_width=0.1):
     y = torch.randn(500, generator=torch.Generator().manual_seed(1))
     method = hepcal.BNN(hidden=(6,), prior_width=prior_width)
-    return method.objective(inputs, n_eff, y, TargetScaling(0, 1), torch.Generator().manual_seed(2))
+    return method.objective(inputs, n_eff, y, torch.Generator().manual_seed(2))
 
 
 def test_the_loss_is_the_weighted_likelihood_plus_the_kl_over_n():
@@ -122,9 +121,9 @@ def test_training_divides_the_kl_by_the_effective_number_of_fitted_jets(monkeypa
     seen = []
     original = hepcal.BNN.objective
 
-    def spy(self, inputs, n_eff, target, scaling, generator):
+    def spy(self, inputs, n_eff, target, generator):
         seen.append((inputs, n_eff))
-        return original(self, inputs, n_eff, target, scaling, generator)
+        return original(self, inputs, n_eff, target, generator)
 
     monkeypatch.setattr(hepcal.BNN, "objective", spy)
     method = hepcal.BNN(hidden=(8,), max_updates=30, patience=30, draws=3)

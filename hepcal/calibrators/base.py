@@ -24,7 +24,7 @@ from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.prediction import Prediction
 from hepcal.schemas import detector_pt
 
-__all__ = ["Calibrator", "Card", "SourceCard", "transforms_of"]
+__all__ = ["Calibrator", "Card", "SourceCard", "device_of", "transforms_of"]
 
 Quantity = Literal["mean", "median", "mode"]
 

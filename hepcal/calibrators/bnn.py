@@ -15,7 +15,6 @@ from hepcal.networks.bayesian import MeanFieldPosterior
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import gaussian_nll, gaussian_parameters
 from hepcal.networks.inference import WeightDraws, blocks, single_threaded
-from hepcal.networks.scaling import TargetScaling
 from hepcal.prediction import Prediction, combine_draws, in_quadrature
 
 __all__ = ["BNN", "BNNCalibrator"]
@@ -45,7 +44,6 @@ class BNN(Method):
         inputs: int,
         n_eff: float,
         target: torch.Tensor,
-        scaling: TargetScaling,
         generator: torch.Generator,
     ) -> ElboObjective:
         """The negative ELBO per jet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -38,8 +39,6 @@ def parse(content: bytes, where: str) -> tuple[str, dict[str, torch.Tensor]]:
                 f"{where} is damaged or not a calibrator file: {len(content)} bytes are fewer than its header promises"
             )
         tensors = safetensors.torch.load(content)
-        import json
-
         metadata = json.loads(content[8 : 8 + header_size]).get("__metadata__") or {}
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         if isinstance(error, CalibratorFileError):

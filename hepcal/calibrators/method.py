@@ -10,7 +10,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from hepcal.calibrators.base import Quantity
-from hepcal.networks.scaling import TargetScaling
 
 __all__ = ["Method", "Objective"]
 
@@ -68,7 +67,6 @@ class Method(BaseModel, ABC):
         inputs: int,
         n_eff: float,
         target: torch.Tensor,
-        scaling: TargetScaling,
         generator: torch.Generator,
     ) -> Objective:
         """A fresh objective.
@@ -77,6 +75,5 @@ class Method(BaseModel, ABC):
             inputs: Number of network inputs.
             n_eff: Effective number of training jets: divides the KL term.
             target: Standardised training targets, for starting values.
-            scaling: Scaling of the target.
             generator: Random numbers for the starting point.
         """

@@ -12,7 +12,6 @@ from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.method import Method
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.inference import WeightDraws, blocks, single_threaded
-from hepcal.networks.scaling import TargetScaling
 from hepcal.prediction import Prediction
 
 __all__ = ["MSE", "MSECalibrator"]
@@ -30,9 +29,8 @@ class MSE(Method):
     def objective(
         self,
         inputs: int,
-        n_eff: float,
+        n_eff: float,  # noqa: ARG002 - there is no KL term to divide
         target: torch.Tensor,
-        scaling: TargetScaling,
         generator: torch.Generator,
     ) -> SquaredError:
         """Mean squared error in units of the target scale."""
@@ -62,7 +60,13 @@ class SquaredError:
             assert bias is not None  # noqa: S101
             bias[0] = target.mean()
 
-    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def loss(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        w: torch.Tensor,
+        generator: torch.Generator,  # noqa: ARG002 - deterministic
+    ) -> torch.Tensor:
         """Loss of a batch."""
         return torch.mean(w * (y - self.module(x)[:, 0]) ** 2)
 
@@ -71,7 +75,7 @@ class SquaredError:
         """Loss of held-out jets."""
         return float(torch.sum(w * (y - self.module(x)[:, 0]) ** 2) / torch.sum(w))
 
-    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:  # noqa: ARG002 - no draws
         """The network."""
         return {"network": self.module.parameters_flat}
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hepcal import plot, processors
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.bnn import BNN
+    from hepcal.calibrators.dropout import Dropout
+    from hepcal.calibrators.ensemble import Ensemble
+    from hepcal.calibrators.heteroscedastic import Heteroscedastic
     from hepcal.calibrators.mse import MSE
     from hepcal.features import Feature, Features
     from hepcal.filesets import load_fileset
@@ -30,8 +33,11 @@ __version__ = version("hepcal")
 _HOMES = {
     "BNN": "hepcal.calibrators.bnn",
     "Calibrator": "hepcal.calibrators.base",
+    "Dropout": "hepcal.calibrators.dropout",
+    "Ensemble": "hepcal.calibrators.ensemble",
     "Feature": "hepcal.features",
     "Features": "hepcal.features",
+    "Heteroscedastic": "hepcal.calibrators.heteroscedastic",
     "JetPairs": "hepcal.pairs",
     "MSE": "hepcal.calibrators.mse",
     "Prediction": "hepcal.prediction",
@@ -44,8 +50,11 @@ __all__ = [
     "BNN",
     "MSE",
     "Calibrator",
+    "Dropout",
+    "Ensemble",
     "Feature",
     "Features",
+    "Heteroscedastic",
     "JetPairs",
     "Prediction",
     "load_fileset",

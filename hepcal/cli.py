@@ -35,6 +35,9 @@ class MethodChoice(StrEnum):
     """What to train."""
 
     bnn = "bnn"
+    ensemble = "ensemble"
+    heteroscedastic = "heteroscedastic"
+    dropout = "dropout"
     mse = "mse"
 
 
@@ -96,6 +99,9 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same table, settings and seed: same calibrator.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep the state of the training here, and go on from it if it exists.")
+    ] = None,
     executor: Executor = ExecutorChoice.futures,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -117,7 +123,7 @@ def train(
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
             table = JetPairs.from_fileset(checked, settings.features, executor=opened, allow_skipped=allow_skipped)
     _print_pairs(table)
-    calibrator = fit(table, settings.build(), seed=seed, device=device)
+    calibrator = fit(table, settings.build(), seed=seed, device=device, checkpoint=checkpoint)
     calibrator.save(output)
     _print_card(calibrator)
     typer.echo(f"Calibrator in {output}")

@@ -16,7 +16,9 @@ import numpy as np
 
 from hepcal.errors import HepcalError
 
-__all__ = ["FlatJets", "attach"]
+__all__ = ["REPLICAS", "FlatJets", "attach"]
+
+REPLICAS = "pt_calib_replicas"
 
 # Arrays by column name, each of shape (valid jets,).
 Evaluate = Callable[[], Mapping[str, np.ndarray]]
@@ -73,10 +75,10 @@ class FlatJets:
             index = np.repeat(np.arange(len(self.jets)), ak.to_numpy(ak.fill_none(self.counts, 0)))
         return index if self.missing is None else index[~self.missing]
 
-    def column(self, dtype: np.dtype[Any], values: Callable[[], np.ndarray]) -> ak.Array:
-        """A virtual column in the shape of the jets, computed when it is first read."""
+    def column(self, dtype: np.dtype[Any], values: Callable[[], np.ndarray], inner: tuple[int, ...] = ()) -> ak.Array:
+        """A virtual column in the shape of the jets, computed when it is first read; ``inner``: shape of one value."""
         n = len(self.flat)
-        form = ak.forms.NumpyForm(dtype.name, form_key="column")
+        form = ak.forms.NumpyForm(dtype.name, inner_shape=inner, form_key="column")
         column = ak.from_buffers(form, n, {"column-data": values})
         if self.missing is not None:
             position = np.where(self.missing, -1, np.cumsum(~self.missing) - 1)
@@ -90,6 +92,7 @@ def attach(
     columns: Sequence[str],
     shifts: Mapping[str, str],
     *,
+    replicas: int = 0,
     replace: bool = False,
 ) -> ak.Array:
     """Attach columns and shift-type systematics.
@@ -100,6 +103,7 @@ def attach(
         columns: Names to attach; those ending in ``in_range`` are bool, the others float32. ``pt_calib`` is among them.
         shifts: Systematics: name of the record to attach and the column with its one-sigma size, e.g.
             ``{"calib_pred": "pt_calib_sigma_pred"}``.
+        replicas: Length of the values of a column ``pt_calib_replicas``, which ``evaluate`` computes, too; 0: none.
         replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``.
 
     Returns:
@@ -132,6 +136,9 @@ def attach(
     for name in columns:
         dtype = np.dtype(bool if name.endswith("in_range") else np.float32)
         out = ak.with_field(out, flat.column(dtype, partial(value, name)), name)
+    if replicas:
+        column = flat.column(np.dtype(np.float32), partial(value, REPLICAS), (replicas,))
+        out = ak.with_field(out, column, REPLICAS)
     plain = out
     if replace:
         out = ak.with_field(ak.with_field(out, jets.pt, "pt_orig"), jets.mass, "mass_orig")

@@ -5,23 +5,19 @@ Everything is combined here and only here: variances add, standard deviations do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import awkward as ak
 import numpy as np
 
+from hepcal.distributions import Distribution
 from hepcal.errors import HepcalError
+from hepcal.intervals import highest_density, modes, quantiles
 
-__all__ = ["Prediction", "combine_draws", "in_quadrature"]
+__all__ = ["NoDensityError", "Prediction", "combine_draws", "in_quadrature"]
 
-# Points of the grid on which densities are searched, and its reach in units of sigma_tot.
-GRID_POINTS = 241
-GRID_REACH = 6.0
 JETS_AT_ONCE = 4096
-# Halvings of the height in which the ends of an interval are searched.
-BISECTIONS = 25
-
-Replicas = Callable[[slice], tuple[np.ndarray, np.ndarray]]
 
 
 class NoDensityError(HepcalError, TypeError):
@@ -39,13 +35,17 @@ class Prediction:
             method does not provide it.
         sigma_pred: Spread of the predicted mean over the draws (S - 1); None if the method does not provide it.
         in_range: Whether all inputs lie within the training support, bool of shape (n,).
+        components: The predictive distributions [GeV] of a slice of the jets, computed when asked for; None if the
+            method predicts a number only.
+
+    Methods that need a distribution raise :class:`NoDensityError` where there is none.
     """
 
     mean: np.ndarray
     sigma_stoch: np.ndarray | None
     sigma_pred: np.ndarray | None
     in_range: np.ndarray
-    components: Replicas | None = None
+    components: Callable[[slice], Distribution] | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -65,7 +65,7 @@ class Prediction:
         Raises:
             NoDensityError: The method has no draws.
         """
-        return self._components(slice(0, len(self)))[0].astype(np.float32)
+        return np.concatenate([part.means().astype(np.float32) for _, part in self._parts()], axis=1)
 
     def density(self, pt: np.ndarray) -> np.ndarray:
         """Predictive density p(p_T | jet) [1/GeV], averaged over the draws (arXiv:2003.11099, Eq. 1).
@@ -76,57 +76,141 @@ class Prediction:
         Returns:
             float64 of shape (n, points).
         """
-        pt = np.atleast_1d(np.asarray(pt, dtype=np.float64))
-        pt = np.broadcast_to(pt, (len(self), pt.shape[-1]))
-        return np.concatenate(
-            [_density(*self._components(part), pt[part]) for part in _parts(len(self))] or [np.empty((0, pt.shape[1]))]
-        )
+        points = self._points(pt)
+        return np.concatenate([part.density(points[jets]) for jets, part in self._parts()])
+
+    def cdf(self, pt: np.ndarray) -> np.ndarray:
+        """Predicted probability that the true p_T is smaller, averaged over the draws.
+
+        Args:
+            pt: Where to evaluate [GeV], shape (points,) for all jets, or (n, points).
+
+        Returns:
+            float64 of shape (n, points).
+        """
+        points = self._points(pt)
+        return np.concatenate([part.cdf(points[jets]) for jets, part in self._parts()])
+
+    def pit(self, truth: np.ndarray) -> np.ndarray:
+        """Probability integral transform: the predicted cdf at the true p_T, uniform if the prediction is right.
+
+        Args:
+            truth: True p_T [GeV], shape (n,).
+
+        Returns:
+            float64 of shape (n,).
+
+        Raises:
+            ValueError: There is not one truth per jet.
+        """
+        truth = np.asarray(truth)
+        if truth.shape != (len(self),):
+            raise ValueError(f"expected one true p_T per jet, shape ({len(self)},), found {truth.shape}")
+        return self.cdf(truth[:, None])[:, 0]
+
+    def quantile(self, probabilities: float | np.ndarray) -> np.ndarray:
+        """p_T below which the averaged distribution holds given probabilities [GeV].
+
+        Args:
+            probabilities: Between 0 and 1, a number or shape (q,).
+
+        Returns:
+            float64 of shape (n, q), to 1e-6 of sigma_tot.
+
+        Raises:
+            ValueError: A probability is not between 0 and 1.
+        """
+        wanted = np.atleast_1d(np.asarray(probabilities, dtype=np.float64))
+        if wanted.ndim != 1:
+            raise ValueError(f"quantiles take a list of probabilities, found shape {wanted.shape}")
+        for probability in wanted:
+            _require_probability(float(probability))
+        return np.concatenate([quantiles(part, wanted) for _, part in self._parts()])
+
+    def median(self) -> np.ndarray:
+        """p_T with half of the probability on each side [GeV], float64 of shape (n,)."""
+        return self.quantile(0.5)[:, 0]
 
     def mode(self) -> np.ndarray:
         """Most probable p_T [GeV], float64 of shape (n,): highest point of the density, to 1e-3 of sigma_tot."""
-        modes = np.empty(len(self))
-        for part in _parts(len(self)):
-            grid, density = self._grid(part)
-            top = np.clip(np.argmax(density, axis=1), 1, GRID_POINTS - 2)[:, None]
-            left, mid, right = (np.log(np.take_along_axis(density, top + i, axis=1)) for i in (-1, 0, 1))
-            shift = 0.5 * (left - right) / (left - 2 * mid + right)
-            modes[part] = (np.take_along_axis(grid, top, axis=1) + shift * (grid[:, 1:2] - grid[:, :1]))[:, 0]
-        return modes
+        return np.concatenate([modes(part) for _, part in self._parts()])
+
+    def highest_density(self, probability: float = 0.6827) -> ak.Array:
+        """The highest-density set: the intervals in which the density exceeds one level (arXiv:2003.11099, Sec. 4).
+
+        It is the smallest set with its probability. A distribution with several peaks can have several intervals.
+
+        Args:
+            probability: Probability inside all intervals of a jet together, between 0 and 1; met to 1e-5.
+
+        Returns:
+            Type n * var * {low, high} [GeV], float64, in rising order.
+
+        Raises:
+            ValueError: The probability is not between 0 and 1.
+        """
+        _require_probability(probability)
+        lows, highs, counts = [], [], []
+        for _, part in self._parts():
+            low, high, there = highest_density(part, probability)
+            lows.append(low[there])
+            highs.append(high[there])
+            counts.append(there.sum(axis=1))
+        flat = ak.zip({"low": np.concatenate(lows), "high": np.concatenate(highs)})
+        return ak.unflatten(flat, np.concatenate(counts))
 
     def interval(self, probability: float = 0.6827) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the highest-density interval [GeV], float64 of shape (n,) each.
 
         Both ends have the same density (arXiv:2003.11099, Sec. 4). Where the highest-density set is disconnected, its
-        outermost ends are returned.
+        outermost ends are returned; :meth:`highest_density` lists the pieces.
 
         Args:
             probability: Probability inside, between 0 and 1.
+
+        Raises:
+            ValueError: The probability is not between 0 and 1.
         """
-        if not 0 < probability < 1:
-            raise ValueError(f"a probability lies between 0 and 1, found {probability}; one sigma is 0.6827")
+        _require_probability(probability)
         low, high = np.empty(len(self)), np.empty(len(self))
-        for part in _parts(len(self)):
-            grid, density = self._grid(part)
-            level = _level(density, probability)[:, None]
-            above = density >= level
-            first = np.clip(above.argmax(axis=1), 1, GRID_POINTS - 1)
-            last = np.clip(GRID_POINTS - 1 - above[:, ::-1].argmax(axis=1), 0, GRID_POINTS - 2)
-            low[part] = _crossing(grid, density, level, first - 1)
-            high[part] = _crossing(grid, density, level, last)
+        for jets, part in self._parts():
+            lows, highs, there = highest_density(part, probability)
+            low[jets] = lows[:, 0]
+            high[jets] = np.take_along_axis(highs, there.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
         return low, high
 
-    def _components(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, size: int, seed: int) -> np.ndarray:
+        """Random true p_T from the predictive distributions [GeV].
+
+        A row uses one weight draw for all jets, so that event observables computed per row carry the correlation
+        between jets; the stochastic noise of every jet is its own. Draws take turns, in an order shuffled by the seed.
+
+        Args:
+            size: Number of rows.
+            seed: Of the random numbers.
+
+        Returns:
+            float64 of shape (size, n).
+        """
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(self._distribution(slice(0, 0)).draws)
+        draw = order[np.arange(size) % len(order)]
+        return np.concatenate([part.sample(draw, rng) for _, part in self._parts()], axis=1)
+
+    def _distribution(self, jets: slice) -> Distribution:
         if self.components is None:
             raise NoDensityError("this method predicts a single number per jet: it has no draws, density or interval")
-        return self.components(part)
+        return self.components(jets)
 
-    def _grid(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        mean, sigma = self._components(part)
-        total = self.sigma_tot
-        assert total is not None  # noqa: S101 - components imply sigma_stoch
-        reach = np.linspace(-GRID_REACH, GRID_REACH, GRID_POINTS)
-        grid = self.mean[part, None].astype(np.float64) + total[part, None] * reach
-        return grid, _density(mean, sigma, grid)
+    def _parts(self) -> Iterator[tuple[slice, Distribution]]:
+        """The jets in parts that bound the memory; one empty part if there are none."""
+        for start in range(0, max(len(self), 1), JETS_AT_ONCE):
+            jets = slice(start, min(start + JETS_AT_ONCE, len(self)))
+            yield jets, self._distribution(jets)
+
+    def _points(self, pt: np.ndarray) -> np.ndarray:
+        pt = np.atleast_1d(np.asarray(pt, dtype=np.float64))
+        return np.broadcast_to(pt, (len(self), pt.shape[-1]))
 
 
 def in_quadrature(*sigmas: np.ndarray) -> np.ndarray:
@@ -162,38 +246,6 @@ def combine_draws(mean: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.n
     )
 
 
-def _parts(n: int) -> list[slice]:
-    return [slice(start, min(start + JETS_AT_ONCE, n)) for start in range(0, n, JETS_AT_ONCE)]
-
-
-def _density(mean: np.ndarray, sigma: np.ndarray, pt: np.ndarray) -> np.ndarray:
-    """Equal mixture of the draws' Gaussians: (draws, n) parameters at points (n, points)."""
-    total = np.zeros(pt.shape)
-    for m, s in zip(mean.astype(np.float64), sigma.astype(np.float64), strict=True):
-        total += np.exp(-0.5 * ((pt - m[:, None]) / s[:, None]) ** 2) / s[:, None]
-    density: np.ndarray = total / (len(mean) * np.sqrt(2 * np.pi))
-    return density
-
-
-def _level(density: np.ndarray, probability: float) -> np.ndarray:
-    """Height above which densities (n, points), linear between equidistant points, hold the wanted probability."""
-    small, large = (pick(density[:, :-1], density[:, 1:]) for pick in (np.minimum, np.maximum))
-    slope = np.maximum(large - small, 1e-300)
-    wanted = probability * 0.5 * (small + large).sum(axis=1)
-    low, high = np.zeros(len(density)), density.max(axis=1)
-    for _ in range(BISECTIONS):
-        level = 0.5 * (low + high)
-        h = level[:, None]
-        share = np.where(small >= h, 1.0, np.maximum(large - h, 0) / slope)
-        inside = (share * 0.5 * (large + np.maximum(small, h))).sum(axis=1)
-        low, high = np.where(inside >= wanted, level, low), np.where(inside >= wanted, high, level)
-    return low
-
-
-def _crossing(grid: np.ndarray, density: np.ndarray, level: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Where the density crosses the level between the grid points ``left`` and ``left + 1``."""
-    x0, x1, y0, y1 = (
-        np.take_along_axis(values, (left + i)[:, None], axis=1)[:, 0] for values in (grid, density) for i in (0, 1)
-    )
-    share = np.clip((level[:, 0] - y0) / np.where(y1 == y0, 1, y1 - y0), 0, 1)
-    return np.asarray(x0 + (x1 - x0) * share)
+def _require_probability(probability: float) -> None:
+    if not 0 < probability < 1:
+        raise ValueError(f"a probability lies between 0 and 1, found {probability}; one sigma is 0.6827")

@@ -1,29 +1,26 @@
-"""One training loop for every method: updates, plateaus, the best state, and a finished calibrator at the end."""
+"""Training: from a table and a method to a finished calibrator."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from hepcal.calibrators.base import Calibrator, Card, SourceCard, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
-from hepcal.calibrators.method import Method, Objective
+from hepcal.calibrators.method import Method
+from hepcal.calibrators.objectives import TrainingSet
 from hepcal.calibrators.registry import CALIBRATORS
+from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling, TargetScaling
+from hepcal.optimisation import Fit, minimise
 from hepcal.pairs import JetPairs
-from hepcal.progress import Progress, say
 
 __all__ = ["train"]
 
-CHECKS_PER_PATIENCE = 8
-LEARNING_RATE_DROP = 10**-0.5
-PLATEAUS = 3
 MIN_EVENTS = 20
 # Held-out jets that judge: enough to notice a plateau, few enough to cost little beside the updates.
 JUDGED_JETS = 20_000
@@ -32,7 +29,13 @@ THRESHOLD_MARGIN = 1.5
 
 
 def train(
-    pairs: JetPairs, method: Method | None = None, *, seed: int = 0, device: str = "cpu", show: bool = True
+    pairs: JetPairs,
+    method: Method | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    show: bool = True,
+    checkpoint: str | Path | None = None,
 ) -> Calibrator:
     """Train a calibrator.
 
@@ -42,31 +45,35 @@ def train(
         seed: Fixes everything: the same table, method and seed give the same calibrator on one machine type.
         device: Where to train.
         show: Report progress.
+        checkpoint: File to write the state of the training to, now and then. Where it exists, the training goes on
+            from it, and ends in the same calibrator as without the interruption; at the end it is deleted.
 
     Returns:
         A frozen calibrator with the best state seen, judged on the held-out jets. Its card says in
-        ``figures["converged"]`` whether training ended at a plateau (1) or at ``max_updates`` (0).
+        ``figures["converged"]`` whether training ended by its schedule (1) or at ``max_updates`` (0).
 
     Raises:
-        TrainingError: The table is too small, its weights do not sum to a positive number, the loss diverged, or
-            an argument is of the wrong kind.
+        TrainingError: The table is too small, its weights do not sum to a positive number, the loss diverged,
+            an argument is of the wrong kind, or the checkpoint is of another training.
     """
     method = method or BNN()
     fitted, held_out = _parts(pairs, method, seed)
     place = device_of(device)
+    saved = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(pairs, method, seed, place))
     with single_threaded():
         generator = torch.Generator().manual_seed(seed)
         raw, y_raw, w = _tensors(fitted)
         inputs = InputScaling.fit(raw, transforms_of(pairs.spec), w).above(_truncated_below(pairs))
         target = TargetScaling.fit(y_raw)
         y = (y_raw - target.location) / target.scale
-        objective = method.objective(len(inputs.transforms), fitted.n_eff, y, generator)
+        sample = TrainingSet(len(inputs.transforms), fitted.n_eff, y, fitted.event)
+        objective = method.objective(sample, generator)
         objective.module.to(place)
         table = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
         raw, y_raw, w = _tensors(held_out.take(np.arange(min(len(held_out), JUDGED_JETS))))
         y = (y_raw - target.location) / target.scale
         judge = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
-        history, converged = _fit(objective, method, table, judge, generator, show)
+        fit = minimise(objective, method, table, judge, generator, show=show, checkpoint=saved)
         tensors = {
             **objective.tensors(generator),
             "input_mean": inputs.mean,
@@ -83,10 +90,25 @@ def train(
         target_scale=target.scale,
         source=_source(pairs, fitted, held_out, seed),
         figures={},
-        history=tuple(history),
+        history=tuple(fit.history),
         versions=Card.software(),
     )
-    return _with_figures(CALIBRATORS[method.name](card, tensors), held_out, converged).to(device)
+    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, fit).to(device)
+    if saved:
+        saved.remove()
+    return finished
+
+
+def _identity(pairs: JetPairs, method: Method, seed: int, place: torch.device) -> dict[str, object]:
+    """What a checkpoint must agree with."""
+    return {
+        "table": pairs.sha256,
+        "method": method.name,
+        "settings": method.model_dump(mode="json"),
+        "seed": seed,
+        "device": place.type,
+        "versions": Card.software(),
+    }
 
 
 def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPairs]:
@@ -128,13 +150,13 @@ def _source(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) ->
     )
 
 
-def _with_figures(calibrator: Calibrator, held_out: JetPairs, converged: bool) -> Calibrator:
+def _with_figures(calibrator: Calibrator, held_out: JetPairs, fit: Fit) -> Calibrator:
     """The same calibrator, its card completed with how the training went and how the held-out jets close."""
     history = calibrator.card.history
     figures = {
         "updates": float(history[-1][0]),
         "best_update": float(min(history, key=lambda point: point[1])[0]),
-        "converged": float(converged),
+        "converged": float(fit.converged),
         **_closure(calibrator, held_out),
     }
     return type(calibrator)(calibrator.card.model_copy(update={"figures": figures}), calibrator.tensors)
@@ -145,74 +167,6 @@ def _tensors(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     raw = np.concatenate([pairs.reco[None], pairs.features.T]).astype(np.float32)
     weight = (pairs.weight / pairs.weight.mean()).astype(np.float32)
     return torch.from_numpy(raw), torch.from_numpy(pairs.truth / pairs.reco), torch.from_numpy(weight)
-
-
-Table = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def _fit(
-    objective: Objective, method: Method, table: Table, judge: Table, generator: torch.Generator, show: bool
-) -> tuple[list[tuple[int, float]], bool]:
-    """Minimise, dropping the step size at each plateau, and end in the best state.
-
-    Returns:
-        Pairs of update and held-out loss, and whether the last plateau was reached.
-    """
-    optimiser = torch.optim.Adam(objective.module.parameters(), lr=method.learning_rate, fused=True)
-    check_every = max(1, method.patience // CHECKS_PER_PATIENCE)
-    history: list[tuple[int, float]] = []
-    best, best_update, since, plateaus = math.inf, 0, 0, 0
-    best_state = copy.deepcopy(objective.module.state_dict())
-    batches = _batches(table, method.batch, generator)
-    with Progress(f"Training {method.name}", method.max_updates, "updates", show=show) as bar:
-        for update in range(1, method.max_updates + 1):
-            _step(objective, optimiser, next(batches), generator)
-            if update % check_every and update < method.max_updates:
-                continue
-            history.append((update, _judged(objective, judge, update, method)))
-            if history[-1][1] < best:
-                best, best_update, since = history[-1][1], update, update
-                best_state = copy.deepcopy(objective.module.state_dict())
-            bar.advance(update - bar.done, f"held-out loss {history[-1][1]:.4f}, best {best:.4f} at {best_update}")
-            if update - since >= method.patience:
-                plateaus += 1
-                if plateaus == PLATEAUS:
-                    break
-                objective.module.load_state_dict(best_state)
-                since = update
-                for group in optimiser.param_groups:
-                    group["lr"] *= LEARNING_RATE_DROP
-    objective.module.load_state_dict(best_state)
-    if plateaus < PLATEAUS and show:
-        say(f"Training ended at max_updates = {method.max_updates}, before its last plateau: more may lower the loss")
-    return history, plateaus == PLATEAUS
-
-
-def _step(objective: Objective, optimiser: torch.optim.Optimizer, batch: Table, generator: torch.Generator) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    objective.loss(*batch, generator).backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-
-
-def _judged(objective: Objective, judge: Table, update: int, method: Method) -> float:
-    held_out = objective.held_out_loss(*judge)
-    if not math.isfinite(held_out):
-        raise TrainingError(
-            f"the held-out loss became {held_out} after {update} updates: "
-            f"lower the learning rate (now {method.learning_rate:g}) or look for absurd targets"
-        )
-    return held_out
-
-
-def _batches(table: Table, batch: int, generator: torch.Generator) -> Iterator[Table]:
-    """Endless batches without replacement, reshuffled each time the table is through; the short rest is left out."""
-    rows = len(table[0])
-    size = min(batch, rows)
-    while True:
-        order = torch.randperm(rows, generator=generator).to(table[0].device)
-        for start in range(0, rows - size + 1, size):
-            chosen = order[start : start + size]
-            yield table[0][chosen], table[1][chosen], table[2][chosen]
 
 
 def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:

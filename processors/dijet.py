@@ -13,6 +13,7 @@ from hepcal.processors.survey import Survey
 
 from hepcal import hists
 from hepcal.calibrators.base import Calibrator
+from hepcal.columns import REPLICAS
 from hepcal.matching import leading
 from hepcal.prediction import in_quadrature
 from hepcal.reweighting import Resonance
@@ -50,7 +51,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         if not is_simulation(events):
             return self._process_data(events, booked, dataset)
         pair = LeadingPair.of(events, self.calibrator.uses)
-        jets = self.calibrator(pair.reco, event=events)
+        jets = self.calibrator(pair.reco, event=events, replicas=bool(self.calibrator.replicas))
         weights, outside = self._weights(events, pair, dataset)
         fill_jets(booked, self.calibrator, pair, jets, weights, dataset)
         use = pair.complete
@@ -84,8 +85,9 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
     def _masses(self, jets: ak.Array) -> dict[str, dict[str, np.ndarray]]:
         """Dijet mass and its uncertainties before and after calibration, for events with two calibrated jets.
 
-        sigma_stoch of two jets is independent; sigma_pred is common to them, so it is half the difference of the mass
-        with both shifted up and both shifted down.
+        sigma_stoch of two jets is independent. sigma_pred of the mass is its spread over the replicas, which carry the
+        correlation of the two jets; a method without replicas takes its errors as fully correlated, and shifts both
+        jets up and down.
         """
         reco, calib = at_scale(jets, self.calibrator.reco(jets)), at_scale(jets, jets.pt_calib)
         mass = dijet_mass(calib)
@@ -95,7 +97,9 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         }
         if "pt_calib_sigma_stoch" in jets.fields:
             columns["sigma_stoch"] = mass_sigma(calib, mass, jets.pt_calib_sigma_stoch / jets.pt_calib)
-        if "calib_pred" in jets.fields:
+        if REPLICAS in jets.fields:
+            columns["sigma_pred"] = replica_spread(calib, jets)
+        elif "calib_pred" in jets.fields:
             up, down = (dijet_mass(jets.calib_pred[side]) for side in ("up", "down"))
             columns["sigma_pred"] = np.abs(up - down) / 2
         parts = [columns[name] for name in ("sigma_stoch", "sigma_pred") if name in columns]
@@ -120,6 +124,29 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
 def at_scale(jets: ak.Array, pt: ak.Array) -> ak.Array:
     """Four-momenta of jets with another p_T; the mass scales along."""
     return ak.zip({"pt": pt, "eta": jets.eta, "phi": jets.phi, "mass": jets.mass * (pt / jets.pt)})
+
+
+def replica_spread(calib: ak.Array, jets: ak.Array) -> np.ndarray:
+    """Spread [GeV] of the dijet mass over the replicas of its two jets, with S - 1.
+
+    Args:
+        calib: Two jets per event at the calibrated scale.
+        jets: The same with ``pt_calib`` and ``pt_calib_replicas``.
+
+    Returns:
+        float64 of shape (events,).
+    """
+    # The type allows missing jets; selected events have none.
+    replicas, center = (
+        [np.ma.getdata(ak.to_numpy(jets[name][:, i])).astype(np.float64) for i in (0, 1)]
+        for name in (REPLICAS, "pt_calib")
+    )
+    ratio = [replica / value[:, None] for replica, value in zip(replicas, center, strict=True)]
+    squares = [ak.to_numpy(calib.mass[:, i]).astype(np.float64)[:, None] ** 2 for i in (0, 1)]
+    product = (dijet_mass(calib)[:, None] ** 2 - squares[0] - squares[1]) / 2
+    # Four-momenta scale as a whole, so the invariants scale with the products of the two ratios.
+    mass = np.sqrt(ratio[0] ** 2 * squares[0] + ratio[1] ** 2 * squares[1] + 2 * ratio[0] * ratio[1] * product)
+    return np.asarray(mass.std(axis=1, ddof=1))
 
 
 def mass_sigma(jets: ak.Array, mass: np.ndarray, relative: ak.Array) -> np.ndarray:

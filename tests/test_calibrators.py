@@ -82,8 +82,8 @@ def test_moments_agree_with_a_plain_float64_loop_over_the_draws(small_calibrator
     for draw in tensors["draws"].numpy().astype(np.float64):
         h, start = x, 0
         for layer, (fan_in, out) in enumerate(pairwise(sizes)):
-            weight = draw[start : start + out * fan_in].reshape(out, fan_in)
-            h = h @ weight.T + draw[start + out * fan_in : start + out * (fan_in + 1)]
+            block = draw[start : start + out * (fan_in + 1)].reshape(out, fan_in + 1)
+            h = h @ block[:, :-1].T + block[:, -1]
             start += out * (fan_in + 1)
             h = np.maximum(h, 0) if layer < len(sizes) - 2 else h
         means.append((card.target_location + card.target_scale * h[:, 0]) * reco)

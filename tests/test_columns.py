@@ -46,7 +46,8 @@ def test_attaching_reads_nothing_but_the_number_of_jets(small_calibrator):
 def test_all_columns_come_from_one_prediction(small_calibrator, monkeypatch):
     calls = []
     original = type(small_calibrator)._columns
-    monkeypatch.setattr(type(small_calibrator), "_columns", lambda self, *a: calls.append(1) or original(self, *a))
+    spy = lambda self, *a, **options: calls.append(1) or original(self, *a, **options)  # noqa: E731
+    monkeypatch.setattr(type(small_calibrator), "_columns", spy)
     events, _ = open_events()
     jets = small_calibrator(events.Jet, replace=True)
     for name in small_calibrator.columns:
@@ -161,3 +162,35 @@ def test_other_shapes_and_other_events_are_refused(small_calibrator):
         small_calibrator(events.Jet.pt)
     with pytest.raises(HepcalError, match="300 lists of jets but 10 events"):
         small_calibrator(events.Jet, event=events[:10])
+
+
+# -- replicas ---------------------------------------------------------------------------------------------------------
+
+
+def test_replicas_are_the_draws_of_every_jet(small_calibrator):
+    events, _ = open_events()
+    jets = small_calibrator(events.Jet, replicas=True)
+    replicas = ak.to_numpy(ak.flatten(jets.pt_calib_replicas))
+    assert replicas.dtype == np.float32
+    assert replicas.shape == (ak.sum(ak.num(jets)), small_calibrator.replicas)
+    assert replicas.mean(axis=1) == pytest.approx(ak.to_numpy(ak.flatten(jets.pt_calib)), rel=1e-6)
+    spread = replicas.astype(np.float64).std(axis=1, ddof=1)
+    assert spread == pytest.approx(ak.to_numpy(ak.flatten(jets.pt_calib_sigma_pred)), rel=1e-3)
+    assert "pt_calib_replicas" not in small_calibrator(events.Jet).fields
+
+
+def test_replicas_follow_selections_and_missing_jets(small_calibrator):
+    events, _ = open_events()
+    whole = small_calibrator(events.Jet, replicas=True)
+    padded = small_calibrator(ak.pad_none(events.Jet, 4, clip=True), replicas=True)
+    kept = ak.drop_none(padded, axis=1)
+    assert ak.all(ak.flatten(kept.pt_calib_replicas == whole[:, :4].pt_calib_replicas, axis=None))
+    assert ak.array_equal(whole[:, ::-1].pt_calib_replicas[:, 0], whole.pt_calib_replicas[:, -1])
+
+
+def test_a_single_network_has_no_replicas(small_calibrator):
+    events, _ = open_events(20)
+    single = type(small_calibrator)(small_calibrator.card, small_calibrator.tensors)
+    single.replicas = 0
+    with pytest.raises(HepcalError, match="a single network: it has no replicas"):
+        single(events.Jet, replicas=True)

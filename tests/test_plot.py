@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from hepcal import hists as booking
 from hepcal import plot
 from hepcal.metrics import closure
+from hepcal.plot import closure as figures_of_closure
 
 SINGLE = (plot.response, plot.bias, plot.uncertainties, plot.pull)
 PANELLED = (plot.resolution, plot.spectrum)
@@ -159,27 +161,27 @@ def test_spectrum_without_truth():
 
 @pytest.mark.parametrize("draw", SINGLE + PANELLED)
 def test_nothing_filled_is_not_drawn(draw):
-    figures = plot.plt.get_fignums()
+    figures = plt.get_fignums()
     with pytest.raises(plot.NothingToDrawError):
         draw(booking.book())
-    assert plot.plt.get_fignums() == figures
+    assert plt.get_fignums() == figures
 
 
 def test_write(hists, tmp_path, monkeypatch):
     names = ("resolution_abs_eta", "pull_pt_qcd")
-    monkeypatch.setattr(plot, "FIGURES", {name: plot.FIGURES[name] for name in names})
+    monkeypatch.setattr(figures_of_closure, "FIGURES", {name: figures_of_closure.FIGURES[name] for name in names})
     first = {path: path.read_bytes() for path in plot.write(tmp_path, hists, SUMMARY)}
     assert sorted(first) == sorted((tmp_path / "plots").iterdir())
     assert [path.name for path in first] == [f"{name}.{suffix}" for name in names for suffix in ("png", "pdf")]
     for path, content in first.items():
         assert content.startswith(b"\x89PNG" if path.suffix == ".png" else b"%PDF")
-    assert not plot.plt.get_fignums()
-    monkeypatch.setattr(plot, "FIGURES", {"pull_pt_qcd": plot.FIGURES["pull_pt_qcd"]})
+    assert not plt.get_fignums()
+    monkeypatch.setattr(figures_of_closure, "FIGURES", {"pull_pt_qcd": figures_of_closure.FIGURES["pull_pt_qcd"]})
     assert all(path.read_bytes() == first[path] for path in plot.write(tmp_path, hists, SUMMARY))
 
 
 def test_write_clears_old_figures(tmp_path, monkeypatch):
-    monkeypatch.setattr(plot, "FIGURES", {"pull_pt_qcd": plot.FIGURES["pull_pt_qcd"]})
+    monkeypatch.setattr(figures_of_closure, "FIGURES", {"pull_pt_qcd": figures_of_closure.FIGURES["pull_pt_qcd"]})
     old = tmp_path / "plots" / "pull_pt_qcd.png"
     old.parent.mkdir()
     old.write_bytes(b"of an earlier run")
@@ -195,7 +197,7 @@ def test_write_of_empty_histograms(tmp_path):
 @pytest.mark.parametrize("options", [{"n": 40}, {"n": 2000, "negative": 0.3}, {"truth": False}])
 def test_odd_samples_draw_without_warnings(options):
     hists, drawn = toy(**options), 0
-    for draw, chosen in plot.FIGURES.values():
+    for draw, chosen in figures_of_closure.FIGURES.values():
         figure = Figure()
         try:
             draw(hists, **chosen, **panels(draw, figure))
@@ -207,8 +209,8 @@ def test_odd_samples_draw_without_warnings(options):
 
 
 def test_sample_label(hists):
-    assert plot._sample(hists, SUMMARY) == "toy, BNN"
-    assert plot._sample(hists, SUMMARY | {"trained_on": ["a.root"]}).endswith("trained on these files")
+    assert figures_of_closure._sample(hists, SUMMARY) == "toy, BNN"
+    assert figures_of_closure._sample(hists, SUMMARY | {"trained_on": ["a.root"]}).endswith("trained on these files")
 
 
 def test_style_stays_local(hists):
@@ -220,9 +222,9 @@ def test_style_stays_local(hists):
 def test_new_figure(hists):
     ax = plot.response(hists)
     try:
-        assert ax.figure.number in plot.plt.get_fignums()
+        assert ax.figure.number in plt.get_fignums()
     finally:
-        plot.plt.close(ax.figure)
+        plt.close(ax.figure)
 
 
 def test_importing_needs_no_torch():

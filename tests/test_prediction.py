@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import awkward as ak
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from scipy import optimize, stats
 
+from hepcal.distributions import Distribution, ExponentialTails, NormalMixture
 from hepcal.prediction import JETS_AT_ONCE, NoDensityError, Prediction, combine_draws
 
 ONE_SIGMA = 0.6827
@@ -20,9 +22,19 @@ def predicted(mean: np.ndarray, sigma: np.ndarray) -> Prediction:
     """A prediction from the Gaussians of its draws, shape (draws, n) each [GeV]."""
     mean, sigma = (np.asarray(part, dtype=np.float32) for part in (mean, sigma))
     center, stoch, pred = (moment.astype(np.float32) for moment in combine_draws(mean, sigma))
-    return Prediction(
-        center, stoch, pred, np.ones(len(center), dtype=bool), lambda part: (mean[:, part], sigma[:, part])
-    )
+    gaussians = NormalMixture.gaussian(mean, sigma)
+    return Prediction(center, stoch, pred, np.ones(len(center), dtype=bool), gaussians.take)
+
+
+def from_one_network(distribution: Distribution) -> Prediction:
+    """A prediction without sigma_pred, from a distribution with one draw."""
+    mean, variance = (moment.astype(np.float32) for moment in distribution.moments())
+    return Prediction(mean, np.sqrt(variance), None, np.ones(len(mean), dtype=bool), distribution.take)
+
+
+def one_draw(*components: tuple[float, float, float]) -> NormalMixture:
+    """One network's mixture for one jet from (share, mean, sigma) of its components."""
+    return NormalMixture(*np.array(components).T[:, None, :, None])
 
 
 def mixture(*components: tuple[int, float, float]) -> Prediction:
@@ -143,8 +155,14 @@ def test_a_number_has_no_total() -> None:
         lambda prediction: prediction.replicas(),
         lambda prediction: prediction.mode(),
         lambda prediction: prediction.interval(),
+        lambda prediction: prediction.highest_density(),
+        lambda prediction: prediction.cdf(np.array([600.0])),
+        lambda prediction: prediction.pit(np.array([600.0, 600.0])),
+        lambda prediction: prediction.quantile(0.5),
+        lambda prediction: prediction.median(),
+        lambda prediction: prediction.sample(3, seed=1),
     ],
-    ids=["density", "replicas", "mode", "interval"],
+    ids=["density", "replicas", "mode", "interval", "set", "cdf", "pit", "quantile", "median", "sample"],
 )
 def test_a_number_has_no_distribution(ask: Callable[[Prediction], object]) -> None:
     with pytest.raises(NoDensityError, match="single number per jet"):
@@ -190,6 +208,13 @@ def test_no_jets_have_no_distributions() -> None:
     assert prediction.mode().shape == (0,)
     assert [end.shape for end in prediction.interval()] == [(0,), (0,)]
     assert prediction.replicas().shape == (3, 0)
+    assert prediction.cdf(np.array([1.0, 2.0])).shape == (0, 2)
+    assert prediction.pit(np.empty(0)).shape == prediction.median().shape == (0,)
+    assert prediction.quantile([0.16, 0.84]).shape == (0, 2)
+    assert prediction.sample(4, seed=1).shape == (4, 0)
+    found = prediction.highest_density()
+    assert len(found) == 0
+    assert str(found.type) == "0 * var * {low: float64, high: float64}"
 
 
 def test_many_jets_are_treated_one_by_one() -> None:
@@ -223,7 +248,7 @@ def test_one_gaussian_has_its_mean_as_mode_and_one_sigma_as_interval(mean: float
 def test_one_gaussian_at_other_probabilities(probability: float) -> None:
     (low,), (high,) = mixture((2, 600.0, 40.0)).interval(probability)
     reach = 40 * stats.norm.ppf((1 + probability) / 2)
-    assert (low, high) == pytest.approx((600 - reach, 600 + reach), abs=0.1)
+    assert (low, high) == pytest.approx((600 - reach, 600 + reach), abs=1e-4)
 
 
 # Two components of different width: a tail to one side, as jets have.
@@ -249,8 +274,8 @@ def test_both_ends_of_an_interval_have_equal_heights_and_it_holds_its_probabilit
 ) -> None:
     (low,), (high,) = mixture(*components).interval(probability)
     density = exact_density(*components)
-    assert exact_probability(low, high, *components) == pytest.approx(probability, abs=1e-3)
-    assert density(low) == pytest.approx(density(high), rel=0.02)
+    assert exact_probability(low, high, *components) == pytest.approx(probability, abs=1e-6)
+    assert density(low) == pytest.approx(density(high), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -276,10 +301,238 @@ def test_the_published_mixtures(
     assert (low, high) == pytest.approx(interval, abs=0.05)
 
 
+PUBLISHED = [
+    (((1.0, 644.4, 51.43),), 644.40, 51.43, 644.40, (592.97, 695.83)),
+    (((0.72, 623.4, 20.4), (0.28, 698.3, 65.6)), 644.37, 51.34, 623.86, (593.84, 655.67)),
+    (((0.59, 617.8, 16.6), (0.30, 659.8, 33.7), (0.11, 738.6, 78.6)), 643.69, 51.45, 619.06, (592.47, 654.81)),
+]
+
+
+@pytest.mark.parametrize(("components", "mean", "sd", "mode", "interval"), PUBLISHED, ids=["one", "two", "three"])
+def test_the_published_mixtures_as_components_of_one_network(
+    components: tuple, mean: float, sd: float, mode: float, interval: tuple[float, float]
+) -> None:
+    found = from_one_network(one_draw(*components))
+    assert (found.mean[0], found.sigma_tot[0]) == pytest.approx((mean, sd), abs=0.01)
+    assert found.mode()[0] == pytest.approx(mode, abs=0.01)
+    assert [end[0] for end in found.interval()] == pytest.approx(interval, abs=0.01)
+
+
+def test_a_central_interval_is_another_thing() -> None:
+    found = from_one_network(one_draw(*PUBLISHED[2][0]))
+    assert found.quantile([0.15865, 0.84135])[0] == pytest.approx((605.7, 682.6), abs=0.05)
+
+
 def test_an_interval_in_two_pieces_gives_its_outermost_ends() -> None:
     """Two separate peaks of equal height: each holds half of the probability, symmetric about the middle."""
     (low,), (high,) = mixture(*FAR).interval(ONE_SIGMA)
-    assert (low, high) == pytest.approx((480, 820), abs=1)
+    assert (low, high) == pytest.approx((480, 820), abs=0.02)
+
+
+# -- highest-density sets ---------------------------------------------------------------------------------------------
+
+
+def assert_highest_density(prediction: Prediction, probability: float) -> ak.Array:
+    """The set holds its probability, and all of its ends have one height."""
+    found = prediction.highest_density(probability)
+    low, high = (ak.fill_none(ak.pad_none(found[end], 1), 0.0) for end in ("low", "high"))
+    width = int(ak.max(ak.num(low)))
+    low, high = (ak.to_numpy(ak.fill_none(ak.pad_none(end, width), np.nan)) for end in (low, high))
+    inside = np.nansum(prediction.cdf(high) - prediction.cdf(low), axis=1)
+    np.testing.assert_allclose(inside, probability, atol=1e-7)
+    heights = np.concatenate([prediction.density(low), prediction.density(high)], axis=1)
+    np.testing.assert_allclose(np.nanmax(heights, axis=1), np.nanmin(heights, axis=1), rtol=1e-4)
+    return found
+
+
+def test_two_separate_gaussians_are_two_intervals() -> None:
+    found = assert_highest_density(mixture(*FAR), ONE_SIGMA)
+    assert str(found.type) == "1 * var * {low: float64, high: float64}"
+    reach = 20 * stats.norm.ppf((1 + ONE_SIGMA) / 2)
+    assert found.low.to_list() == [pytest.approx([500 - reach, 800 - reach], abs=1e-3)]
+    assert found.high.to_list() == [pytest.approx([500 + reach, 800 + reach], abs=1e-3)]
+
+
+def test_separate_gaussians_of_different_height() -> None:
+    """At 30 % only the narrow one is high enough; at 95 % the level cuts both."""
+    prediction = from_one_network(one_draw((0.5, 500.0, 10.0), (0.5, 900.0, 50.0)))
+    assert ak.num(assert_highest_density(prediction, 0.3)).to_list() == [1]
+    assert ak.num(assert_highest_density(prediction, 0.95)).to_list() == [2]
+
+
+def test_sets_of_a_batch_have_each_their_number_of_intervals() -> None:
+    far = np.array([[500.0, 500.0, 500.0], [800.0, 510.0, 640.0]])
+    prediction = predicted(far, np.full_like(far, 40))
+    found = assert_highest_density(prediction, ONE_SIGMA)
+    assert ak.num(found).to_list() == [2, 1, 2]
+    for jet in range(3):
+        alone = predicted(far[:, [jet]], np.full((2, 1), 40.0)).highest_density(ONE_SIGMA)
+        assert alone.to_list() == found[jet : jet + 1].to_list()
+    low, high = prediction.interval(ONE_SIGMA)
+    assert low.tolist() == ak.firsts(found.low).to_list()
+    assert high.tolist() == ak.firsts(found.high[:, ::-1]).to_list()
+
+
+@pytest.mark.parametrize("width", [1.0, 0.3, 0.01])
+def test_a_narrow_peak_on_a_wide_one_is_not_missed(width: float) -> None:
+    prediction = from_one_network(one_draw((0.97, 600.0, 50.0), (0.03, 673.0, width)))
+    assert_highest_density(prediction, 0.5)
+    assert prediction.mode()[0] == pytest.approx(673, abs=0.1 * width)
+
+
+def test_fifty_peaks_are_fifty_peaks() -> None:
+    """Draws that disagree by far more than their widths: as many peaks as draws."""
+    prediction = predicted(np.arange(50.0)[:, None] * 40 + 500, np.full((50, 1), 3.0))
+    assert ak.num(assert_highest_density(prediction, ONE_SIGMA)).to_list() == [50]
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 2**16), probability=st.floats(0.02, 0.999))
+def test_any_mixture_gets_equal_heights_and_the_right_probability(seed: int, probability: float) -> None:
+    rng = np.random.default_rng(seed)
+    share = rng.dirichlet(np.ones(3), (4, 6)).transpose(0, 2, 1)
+    any_of = NormalMixture(share, rng.normal(600, 50, (4, 3, 6)), np.exp(rng.normal(2.5, 1, (4, 3, 6))))
+    prediction = from_one_network(any_of)
+    found = assert_highest_density(prediction, probability)
+    # No smaller set has this probability: everything outside is lower than everything inside.
+    x = np.linspace(300, 900, 1501)
+    density = prediction.density(x)
+    for jet in range(6):
+        chosen = np.zeros(len(x), dtype=bool)
+        for piece in found[jet].to_list():
+            chosen |= (x > piece["low"]) & (x < piece["high"])
+        if chosen.any():
+            assert density[jet][~chosen].max() <= density[jet][chosen].min() * (1 + 1e-6)
+
+
+def test_components_may_change_places_between_draws() -> None:
+    rng = np.random.default_rng(12)
+    parts = [rng.dirichlet(np.ones(2), (3, 5)).transpose(0, 2, 1), rng.normal(600, 40, (3, 2, 5))]
+    parts.append(rng.uniform(20, 60, (3, 2, 5)))
+    swapped = [np.stack([part[0], part[1, ::-1], part[2]]) for part in parts]
+    one, two = (from_one_network(NormalMixture(*arrays)) for arrays in (parts, swapped))
+    np.testing.assert_allclose(two.interval(), one.interval(), rtol=1e-9)
+    np.testing.assert_allclose(two.mode(), one.mode(), rtol=1e-9)
+
+
+def test_exponential_tails_predict_like_any_other() -> None:
+    low, high = np.array([[0.5, 8.0, 0.02]]), np.array([[2.0, 8.0, 50.0]])
+    tails = ExponentialTails(np.full((1, 3), 600.0), np.full((1, 3), 20.0), low, high)
+    prediction = from_one_network(tails)
+    assert_highest_density(prediction, ONE_SIGMA)
+    np.testing.assert_allclose(prediction.mode(), 600, atol=1e-3)
+    assert prediction.interval()[0][1] == pytest.approx(580, abs=0.01)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0, -0.1, 68.27, float("nan")])
+def test_percentages_are_no_probabilities(probability: float) -> None:
+    prediction = mixture((2, 600.0, 40.0))
+    for ask in (prediction.interval, prediction.highest_density, prediction.quantile):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            ask(probability)
+
+
+# -- cdf, quantiles and random draws ----------------------------------------------------------------------------------
+
+
+def test_the_cdf_is_the_mean_over_the_draws() -> None:
+    x = np.linspace(300, 1000, 71)
+    exact = 0.6 * stats.norm.cdf(x, 600, 30) + 0.4 * stats.norm.cdf(x, 700, 60)
+    np.testing.assert_allclose(mixture(*TWO).cdf(x)[0], exact, rtol=1e-12)
+
+
+def test_the_pit_is_the_cdf_at_the_truth() -> None:
+    mean = np.array([[500.0, 900.0]] * 2)
+    prediction = predicted(mean, np.full_like(mean, 40))
+    np.testing.assert_allclose(prediction.pit(np.array([540.0, 900.0])), [stats.norm.cdf(1), 0.5], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"one true p_T per jet, shape \(2,\)"):
+        prediction.pit(np.array([540.0]))
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**16), probability=st.floats(1e-4, 1 - 1e-4))
+def test_quantiles_invert_the_cdf(seed: int, probability: float) -> None:
+    rng = np.random.default_rng(seed)
+    prediction = predicted(rng.normal(600, 15, (5, 4)), rng.uniform(10, 90, (5, 4)))
+    x = prediction.quantile([probability, 0.5])
+    np.testing.assert_allclose(prediction.cdf(x), [[probability, 0.5]] * 4, rtol=1e-7)
+    np.testing.assert_array_equal(prediction.median(), x[:, 1])
+    sigma = prediction.sigma_tot[:, None]
+    np.testing.assert_allclose(prediction.quantile(prediction.cdf(x)[0])[0] / sigma[0], x[0] / sigma[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("probability", [1e-9, 1e-5, 0.5, 1 - 1e-5])
+def test_far_quantiles_of_one_gaussian(probability: float) -> None:
+    found = mixture((2, 600.0, 40.0)).quantile(probability)
+    assert found.shape == (1, 1)
+    assert found[0, 0] == pytest.approx(600 + 40 * stats.norm.ppf(probability), abs=4e-5)
+
+
+def test_a_row_of_a_sample_shares_its_draw_between_jets() -> None:
+    """Two identical jets: what is common to them has the variance sigma_pred², the rest sigma_stoch²."""
+    rng = np.random.default_rng(13)
+    mean = np.repeat(rng.normal(600, 30, (20, 1)), 2, axis=1)
+    prediction = predicted(mean, np.full_like(mean, 10))
+    first, second = prediction.sample(40_000, seed=14).T
+    pred = mean[:, 0].astype(np.float32).var(dtype=np.float64)
+    assert np.cov(first, second)[0, 1] == pytest.approx(pred, rel=0.03)
+    assert np.var(first - second) == pytest.approx(2 * 10**2, rel=0.03)
+
+
+def test_samples_follow_the_cdf_and_their_seed() -> None:
+    prediction = mixture(*TWO)
+    sample = prediction.sample(5000, seed=15)
+    assert sample.shape == (5000, 1)
+    assert stats.kstest(sample[:, 0], lambda x: prediction.cdf(x)[0]).pvalue > 0.01
+    np.testing.assert_array_equal(prediction.sample(5000, seed=15), sample)
+    assert not np.any(prediction.sample(5000, seed=16) == sample)
+
+
+def test_draws_take_turns_in_a_sample() -> None:
+    mean = np.arange(5.0)[:, None] * 100 + 500
+    sample = predicted(mean, np.full_like(mean, 1e-3)).sample(15, seed=17)[:, 0]
+    draw = np.rint((sample - 500) / 100).astype(int)
+    assert sorted(draw[:5]) == list(range(5))
+    np.testing.assert_array_equal(draw, np.tile(draw[:5], 3))
+
+
+# -- one network, many jets, offsets ----------------------------------------------------------------------------------
+
+
+def test_one_network_has_a_distribution_without_sigma_pred() -> None:
+    prediction = from_one_network(NormalMixture.gaussian(np.array([[600.0, 80.0]]), np.array([[40.0, 9.0]])))
+    np.testing.assert_allclose(prediction.sigma_tot, [40, 9])
+    low, high = prediction.interval(ONE_SIGMA)
+    reach = stats.norm.ppf((1 + ONE_SIGMA) / 2)
+    np.testing.assert_allclose(high - low, [80 * reach, 18 * reach], rtol=1e-6)
+    np.testing.assert_allclose(prediction.mode(), [600, 80], rtol=1e-6)
+    np.testing.assert_allclose(prediction.median(), [600, 80], rtol=1e-9)
+    assert prediction.replicas().shape == (1, 2)
+    assert prediction.sample(3, seed=1).shape == (3, 2)
+
+
+def test_widths_of_a_ten_thousandth_of_the_mean() -> None:
+    mean = np.float32(600) + np.array([[0.0], [0.0625]], dtype=np.float32)
+    prediction = predicted(mean, np.full((2, 1), 0.0625, dtype=np.float32))
+    found = assert_highest_density(prediction, ONE_SIGMA)
+    assert prediction.mode()[0] == pytest.approx(600.03125, abs=1e-4)
+    assert (found.low[0, 0] + found.high[0, 0]) / 2 == pytest.approx(600.03125, abs=1e-6)
+
+
+def test_distributions_are_computed_for_the_jets_at_hand_only() -> None:
+    """Memory is bounded: never more than JETS_AT_ONCE jets at a time."""
+    n, asked = 2 * JETS_AT_ONCE + 1, []
+
+    def components(part: slice) -> Distribution:
+        asked.append(part.stop - part.start)
+        size = part.stop - part.start
+        return NormalMixture.gaussian(np.full((1, size), 600.0), np.full((1, size), 40.0))
+
+    prediction = Prediction(np.full(n, 600.0), np.full(n, 40.0), None, np.ones(n, dtype=bool), components)
+    assert prediction.median().shape == (n,)
+    assert prediction.replicas().shape == (1, n)
+    assert prediction.sample(2, seed=1).shape == (2, n)
+    assert max(asked) == JETS_AT_ONCE
 
 
 @settings(deadline=None, max_examples=20)

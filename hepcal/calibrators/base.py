@@ -27,6 +27,7 @@ from hepcal.schemas import detector_pt
 __all__ = ["Calibrator", "Card", "SourceCard", "device_of", "transforms_of"]
 
 Quantity = Literal["mean", "median", "mode"]
+Inference = Literal["draws", "moments"]
 
 
 class SourceCard(BaseModel):
@@ -74,7 +75,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     method: str
     quantity: Quantity
     settings: dict[str, Any]
@@ -102,12 +103,17 @@ class Calibrator(ABC):
         card: What it is.
         tensors: Its numbers, float32.
         device: Where it computes.
+        inference: How uncertainties come about: ``draws`` for all methods; see :meth:`with_inference`.
     """
 
     sigmas: ClassVar[tuple[str, ...]] = ()
+    # Networks whose predictions of one jet can be had one by one, for correlations between jets.
+    replicas: int = 0
 
-    def __init__(self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu") -> None:
-        self.card = card
+    def __init__(
+        self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
+    ) -> None:
+        self.card, self.inference = card, inference
         self.tensors: Mapping[str, torch.Tensor] = MappingProxyType(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         )
@@ -153,8 +159,8 @@ class Calibrator(ABC):
         """
 
     @abstractmethod
-    def _columns(self, features: np.ndarray, reco: np.ndarray) -> dict[str, np.ndarray]:
-        """The columns of :attr:`columns` for flat jets, float32 or bool."""
+    def _columns(self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False) -> dict[str, np.ndarray]:
+        """The columns of :attr:`columns` for flat jets, float32 or bool, and :data:`REPLICAS` if asked for."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -175,13 +181,18 @@ class Calibrator(ABC):
         """Detector-level p_T [GeV] that the calibration starts from, in the layout of ``jets``."""
         return detector_pt(jets, self.card.features.pt or "pt")
 
-    def __call__(self, jets: ak.Array, event: ak.Array | None = None, *, replace: bool = False) -> ak.Array:
+    def __call__(
+        self, jets: ak.Array, event: ak.Array | None = None, *, replace: bool = False, replicas: bool = False
+    ) -> ak.Array:
         """Attach the calibration to jets, lazily.
 
         Args:
             jets: Detector-level jets, ``events * var * Jet`` or ``events * Jet``; missing ones are allowed.
             event: The events, for calibrators with event-level inputs such as ``event_rho``.
             replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``.
+            replicas: Also attach ``pt_calib_replicas``, the p_T [GeV] by every weight draw or ensemble member, a list
+                of :attr:`replicas` numbers per jet. Replica k of all jets of all events is one network: the spread
+                of an observable computed per replica is its statistical error, correlations between jets included.
 
         Returns:
             The jets with the fields :attr:`columns` (GeV, float32; ``pt_calib_in_range`` bool) and one record per
@@ -190,7 +201,8 @@ class Calibrator(ABC):
         Raises:
             MissingFieldError: The jets lack a field in :attr:`uses`; raised at once.
             SchemaError: The jets are of another layout than those of the training; raised at once.
-            HepcalError: The jets were calibrated before, or the events are not theirs; raised at once.
+            HepcalError: The jets were calibrated before, the events are not theirs, or the method has no replicas;
+                raised at once.
             NonFiniteFeatureError: A feature is NaN or infinite; raised when a column is first read.
         """
         flat = FlatJets(jets)
@@ -199,12 +211,16 @@ class Calibrator(ABC):
         if event is not None and len(event) != len(jets):
             raise HepcalError(f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets")
 
+        if replicas and not self.replicas:
+            raise HepcalError(f"the method {self.card.method!r} is a single network: it has no replicas")
+
         def evaluate() -> dict[str, np.ndarray]:
             index = flat.event_index if self.card.features.event_names else None
-            return self._columns(*self.card.features.table(flat.flat, event, index))
+            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas)
 
         shifts = {name: f"pt_calib_sigma_{name.removeprefix('calib_')}" for name in self.uncertainties}
-        return attach(flat, evaluate, self.columns, shifts, replace=replace)
+        count = self.replicas if replicas else 0
+        return attach(flat, evaluate, self.columns, shifts, replicas=count, replace=replace)
 
     def _refuse(self, jets: ak.Array, replace: bool) -> None:
         """Jets that were calibrated before, or that mean something else by the same names."""
@@ -255,11 +271,25 @@ class Calibrator(ABC):
 
     def to(self, device: str) -> Calibrator:
         """The same calibrator on another device."""
-        return type(self)(self.card, self.tensors, device)
+        return type(self)(self.card, self.tensors, device, self.inference)
+
+    def with_inference(self, inference: Inference) -> Calibrator:
+        """The same calibrator with another way to compute uncertainties.
+
+        Args:
+            inference: ``draws`` (the default everywhere), or ``moments``: means and variances carried through a
+                Bayesian network with a Gaussian likelihood, several times faster and without the scatter of a finite
+                number of draws, but approximate (:mod:`hepcal.networks.moments`). Densities and replicas always come
+                from the draws. Not part of the saved file.
+
+        Raises:
+            HepcalError: The method has no moments.
+        """
+        return type(self)(self.card, self.tensors, str(self.device), inference)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.
-        return cache.get, (self.content, self.sha256, str(self.device))
+        return cache.get, (self.content, self.sha256, str(self.device), self.inference)
 
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = np.asarray(features, dtype=np.float32)

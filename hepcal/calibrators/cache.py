@@ -1,4 +1,4 @@
-"""One calibrator per process: built once from its bytes, then found by content hash and device.
+"""One calibrator per process: built once from its bytes, then found by content hash, device and inference.
 
 coffea unpickles a processor for every chunk; without this, a calibrator inside it would be built as often.
 """
@@ -14,19 +14,25 @@ from hepcal.calibrators import files
 from hepcal.errors import CalibratorFileError
 
 if TYPE_CHECKING:
-    from hepcal.calibrators.base import Calibrator
+    from hepcal.calibrators.base import Calibrator, Inference
 
 __all__ = ["get", "loads"]
 
 # More than any one job holds at a time; the oldest goes first.
 CAPACITY = 16
 
-_calibrators: dict[tuple[str, str], Calibrator] = {}
+_calibrators: dict[tuple[str, str, str], Calibrator] = {}
 _lock = threading.Lock()
 _loads = 0
 
 
-def get(content: bytes, sha256: str, device: str, where: str = "a calibrator sent to this worker") -> Calibrator:
+def get(
+    content: bytes,
+    sha256: str,
+    device: str,
+    inference: Inference = "draws",
+    where: str = "a calibrator sent to this worker",
+) -> Calibrator:
     """The calibrator with this content, built only if this process has not built it before.
 
     Raises:
@@ -34,15 +40,15 @@ def get(content: bytes, sha256: str, device: str, where: str = "a calibrator sen
     """
     global _loads
     with _lock:
-        found = _calibrators.get((sha256, device))
+        found = _calibrators.get((sha256, device, inference))
         if found is not None:
             return found
         if files.sha256(content) != sha256:
             raise CalibratorFileError(f"{where} does not match its hash {sha256[:12]}: it was changed or damaged")
-        calibrator = _build(content, device, where)
+        calibrator = _build(content, device, inference, where)
         if len(_calibrators) >= CAPACITY:
             _calibrators.pop(next(iter(_calibrators)))
-        _calibrators[sha256, device] = calibrator
+        _calibrators[sha256, device, inference] = calibrator
         _loads += 1
         return calibrator
 
@@ -52,14 +58,14 @@ def loads() -> int:
     return _loads
 
 
-def _build(content: bytes, device: str, where: str) -> Calibrator:
+def _build(content: bytes, device: str, inference: Inference, where: str) -> Calibrator:
     from hepcal.calibrators.base import Card
     from hepcal.calibrators.registry import CALIBRATORS
 
     text, tensors = files.parse(content, where)
     try:
         card = Card.model_validate_json(text)
-        return CALIBRATORS[card.method](card, tensors, device)
+        return CALIBRATORS[card.method](card, tensors, device, inference)
     except ValidationError as error:
         raise CalibratorFileError(f"{where}: its card is not valid: {error}") from error
     except CalibratorFileError as error:

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from hepcal.calibrators.base import Quantity
+from hepcal.calibrators.objectives import Objective, TrainingSet
+from hepcal.networks.heads import Head, HeadName, head_of
 
-__all__ = ["Method", "Objective"]
+__all__ = ["DensityMethod", "Method", "Positive", "PositiveFloat", "Schedule"]
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Schedule = Literal["plateau", "cosine", "constant"]
 
-
-class Objective(Protocol):
-    """What a training loop needs to know of a method."""
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """Holds the trained parameters."""
-
-    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Loss of a batch: inputs (b, d), standardised targets (b,), weights (b,) of mean one over the table."""
-
-    def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> float:
-        """The same for held-out jets, with the same random numbers each time."""
-
-    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
-        """What the finished calibrator keeps."""
+SIGMA_STOCH, SIGMA_PRED, SIGMA_TOT = (f"pt_calib_sigma_{kind}" for kind in ("stoch", "pred", "tot"))
 
 
 class Method(BaseModel, ABC):
@@ -40,10 +27,14 @@ class Method(BaseModel, ABC):
     Attributes:
         hidden: Units of the hidden layers.
         batch: Jets per update.
-        learning_rate: Step size of Adam at the start; divided by about three at each plateau, twice.
+        learning_rate: Step size of Adam at the start.
+        schedule: ``plateau`` divides the step size by about three at each plateau of the held-out loss and ends at the
+            third; ``cosine`` lets it fall to zero at ``max_updates``; ``constant`` keeps it and ends at the first
+            plateau.
         max_updates: Updates after which the training ends in any case.
         patience: Updates without a better held-out loss that count as a plateau.
         validation: Share of the events held out to notice plateaus.
+        autograd: Use automatic differentiation where hand-written gradients exist: slower, and equal to rounding.
 
     Raises:
         pydantic.ValidationError: A setting is unknown or out of range.
@@ -53,27 +44,51 @@ class Method(BaseModel, ABC):
 
     name: ClassVar[str]
     quantity: ClassVar[Quantity] = "mean"
+    uncertainties: ClassVar[tuple[str, ...]] = ()
 
     hidden: tuple[Positive, ...] = (100, 100, 50, 50)
     batch: Positive = 200
     learning_rate: PositiveFloat = 1e-3
+    schedule: Schedule = "plateau"
     max_updates: Positive = 30_000
     patience: Positive = 2_000
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    autograd: bool = False
 
     @abstractmethod
-    def objective(
-        self,
-        inputs: int,
-        n_eff: float,
-        target: torch.Tensor,
-        generator: torch.Generator,
-    ) -> Objective:
+    def objective(self, sample: TrainingSet, generator: torch.Generator) -> Objective:
         """A fresh objective.
 
         Args:
-            inputs: Number of network inputs.
-            n_eff: Effective number of training jets: divides the KL term.
-            target: Standardised training targets, for starting values.
+            sample: What there is to know of the training sample.
             generator: Random numbers for the starting point.
         """
+
+    @abstractmethod
+    def build_head(self) -> Head:
+        """The likelihood."""
+
+    @property
+    @abstractmethod
+    def networks(self) -> int:
+        """Number of networks that the finished calibrator holds."""
+
+
+class DensityMethod(Method, ABC):
+    """Methods that learn a density of y = pt_truth / pt_reco given the inputs.
+
+    Attributes:
+        head: ``gaussian``; ``mixture`` of Gaussians (arXiv:2003.11099, Eq. 16); or ``tails``, a Gaussian core with
+            exponential tails, which describes real jets best.
+        components: Number of Gaussians of a mixture.
+        prior_width: Width of the Gaussian prior of every weight. For networks without a posterior it sets the L2
+            strength 1 / (2 prior_width² N) per jet.
+    """
+
+    head: HeadName = "gaussian"
+    components: Positive = 3
+    prior_width: PositiveFloat = 0.1
+
+    def build_head(self) -> Head:
+        """See :meth:`Method.build_head`."""
+        return head_of(self.head, self.components)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.bnn import BNN, BNNCalibrator
+from hepcal.calibrators.bnn import BNNCalibrator
+from hepcal.calibrators.dropout import DropoutCalibrator
+from hepcal.calibrators.ensemble import EnsembleCalibrator
+from hepcal.calibrators.heteroscedastic import HeteroscedasticCalibrator
 from hepcal.calibrators.method import Method
-from hepcal.calibrators.mse import MSE, MSECalibrator
+from hepcal.calibrators.mse import MSECalibrator
+from hepcal.calibrators.network import NetworkCalibrator
 
 __all__ = ["CALIBRATORS", "METHODS"]
 
-METHODS: dict[str, type[Method]] = {"bnn": BNN, "mse": MSE}
-CALIBRATORS: dict[str, type[Calibrator]] = {"bnn": BNNCalibrator, "mse": MSECalibrator}
+CALIBRATORS: dict[str, type[NetworkCalibrator]] = {
+    calibrator.method.name: calibrator
+    for calibrator in (
+        BNNCalibrator,
+        HeteroscedasticCalibrator,
+        MSECalibrator,
+        DropoutCalibrator,
+        EnsembleCalibrator,
+    )
+}
+METHODS: dict[str, type[Method]] = {name: calibrator.method for name, calibrator in CALIBRATORS.items()}

@@ -14,6 +14,9 @@ __all__ = ["DenseLayout"]
 class DenseLayout:
     """Where the weights and biases of a dense network sit in a flat vector.
 
+    One layer after another, each a row-major block (out, in + 1): the bias is the last column, so that an input of
+    ones makes a layer, and its gradient, a single matrix product.
+
     Attributes:
         sizes: Units per layer, inputs first, outputs last.
         bias: Whether layers have biases.
@@ -27,16 +30,25 @@ class DenseLayout:
         """Number of parameters."""
         return sum((fan_in + self.bias) * out for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False))
 
+    @property
+    def units(self) -> int:
+        """Number of units behind the inputs, outputs included."""
+        return sum(self.sizes[1:])
+
+    def blocks(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Views of a flat vector (..., count) as layers (..., out, in + 1), the bias in the last column."""
+        found, start = [], 0
+        for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False):
+            size = out * (fan_in + self.bias)
+            found.append(flat[..., start : start + size].unflatten(-1, (out, fan_in + self.bias)))
+            start += size
+        return found
+
     def split(self, flat: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Views of a flat vector (..., count) as layers: weights (..., out, in) and biases (..., out)."""
-        layers: list[tuple[torch.Tensor, torch.Tensor | None]] = []
-        start = 0
-        for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False):
-            weight = flat[..., start : start + out * fan_in].reshape(*flat.shape[:-1], out, fan_in)
-            start += out * fan_in
-            layers.append((weight, flat[..., start : start + out] if self.bias else None))
-            start += out if self.bias else 0
-        return layers
+        if not self.bias:
+            return [(block, None) for block in self.blocks(flat)]
+        return [(block[..., :-1], block[..., -1]) for block in self.blocks(flat)]
 
     def start(self, generator: torch.Generator) -> torch.Tensor:
         """Random starting point: He-scaled hidden weights, an output layer ten times smaller, zero biases."""
@@ -46,6 +58,13 @@ class DenseLayout:
             scale = math.sqrt(2 / weight.shape[-1]) * (0.1 if number == len(layers) - 1 else 1.0)
             weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
         return flat
+
+    def set_output_bias(self, flat: torch.Tensor, values: torch.Tensor) -> None:
+        """Set the biases of the outputs of ``flat`` (..., count) in place, if there are biases."""
+        bias = self.split(flat)[-1][1]
+        if bias is not None:
+            with torch.no_grad():
+                bias.copy_(values.expand(bias.shape))
 
     def forward(self, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Outputs (batch, out) of the network with parameters ``flat`` (count,) for inputs (batch, in)."""

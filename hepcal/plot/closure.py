@@ -20,18 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import hist
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hepcal import panels
 from hepcal.hists import LEVELS, WEIGHTINGS
 from hepcal.metrics import closure
-from hepcal.panels import NothingToDrawError
+from hepcal.plot import panels
+from hepcal.plot.panels import NothingToDrawError, styled
 
-__all__ = ["NothingToDrawError", "bias", "pull", "resolution", "response", "spectrum", "uncertainties", "write"]
+__all__ = ["bias", "pull", "resolution", "response", "spectrum", "uncertainties", "write"]
 
 Hists = Mapping[str, hist.Hist]
 Panels = tuple[Axes, Axes]
@@ -41,15 +40,6 @@ SIGMAS = {
     "sigma_stoch": (r"$\sigma_{stoch}$, stochastic", "#1f6fb5"),
     "sigma_pred": (r"$\sigma_{pred}$, limited training sample", "#bd1f01"),
 }
-STYLE: dict[Any, Any] = {
-    "figure.figsize": (6.4, 4.8), "figure.subplot.left": 0.15, "figure.subplot.right": 0.96,
-    "figure.subplot.bottom": 0.125, "figure.subplot.top": 0.93, "figure.subplot.hspace": 0.06,
-    "font.size": 11, "axes.labelsize": 12, "axes.titlesize": 10, "legend.fontsize": 10, "legend.frameon": False,
-    "xaxis.labellocation": "right", "yaxis.labellocation": "top", "mathtext.default": "regular",
-    "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True, "ytick.right": True,
-    "xtick.minor.visible": True, "ytick.minor.visible": True, "savefig.dpi": 150,
-}  # fmt: skip
-styled = matplotlib.rc_context(STYLE)
 
 
 @styled

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import hist
+import matplotlib
 import mplhep
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from hepcal.metrics import Closure, closure
 __all__ = [
     "Density",
     "NothingToDrawError",
+    "banded",
     "centres",
     "closures",
     "contents",
@@ -24,15 +26,20 @@ __all__ = [
     "draw",
     "draw_ratios",
     "finish",
+    "in_bins",
     "mean_truth",
     "points",
     "ratio",
+    "require",
+    "series",
     "span",
+    "styled",
     "truth_label",
     "within",
 ]
 
 Hists = Mapping[str, hist.Hist]
+Named = TypeVar("Named")
 
 MIN_N_EFF = 10
 SYMBOLS = {"pt": "$p_T$", "mjj": "$m_{jj}$"}
@@ -45,10 +52,22 @@ NAMES = {
     "data": "Data",
 }
 COLOURS = {"qcd": "#1f6fb5", "bsm": "#bd1f01", "data": "black", "truth": "#d3d6da", "reco": "#4d4d4d"}
+# Methods side by side: colours that differ in brightness too, and markers for prints without colour.
+SERIES = (("#1f6fb5", "o"), ("#bd1f01", "s"), ("#e08a00", "^"), ("#2e7d4f", "D"), ("#7a21dd", "v"), ("#4d4d4d", "P"))
+
+STYLE: dict[Any, Any] = {
+    "figure.figsize": (6.4, 4.8), "figure.subplot.left": 0.15, "figure.subplot.right": 0.96,
+    "figure.subplot.bottom": 0.125, "figure.subplot.top": 0.93, "figure.subplot.hspace": 0.06,
+    "font.size": 11, "axes.labelsize": 12, "axes.titlesize": 10, "legend.fontsize": 10, "legend.frameon": False,
+    "xaxis.labellocation": "right", "yaxis.labellocation": "top", "mathtext.default": "regular",
+    "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True, "ytick.right": True,
+    "xtick.minor.visible": True, "ytick.minor.visible": True, "savefig.dpi": 150,
+}  # fmt: skip
+styled = matplotlib.rc_context(STYLE)
 
 
 class NothingToDrawError(HepcalError, ValueError):
-    """The histograms of a figure were not filled, or hold too few entries; no figure was made."""
+    """The histograms or scores of a figure were not filled, or hold too few entries; no figure was made."""
 
 
 class Density(NamedTuple):
@@ -155,6 +174,38 @@ def points(ax: Axes, figures: Closure, values: np.ndarray, errors: np.ndarray, w
         middle[use], values[use], xerr=half[use], yerr=errors[use], color=COLOURS[weighting], linewidth=1.2,
         fmt="s" if weighting == "bsm" else "o", markersize=4.5, markerfacecolor="white" if level == "reco" else None,
         label=f"{NAMES[weighting]}, {NAMES[level].lower()}",
+    )  # fmt: skip
+
+
+def require(found: Collection[Any], what: str) -> None:
+    """Refuse to draw nothing."""
+    if not len(found):
+        raise NothingToDrawError(f"there are no {what} to draw")
+
+
+def series(found: Mapping[Named, Any]) -> Iterator[tuple[tuple[Named, Any], str, str]]:
+    """Items of a mapping, each with a colour and a marker."""
+    for i, item in enumerate(found.items()):
+        yield item, *SERIES[i % len(SERIES)]
+
+
+def banded(ax: Axes, x: np.ndarray, y: np.ndarray, unc: np.ndarray, colour: str, marker: str, text: str) -> None:
+    """A line with points and a band of errors."""
+    ax.fill_between(x, y - unc, y + unc, color=colour, alpha=0.2, linewidth=0)
+    ax.plot(x, y, marker=marker, color=colour, markersize=4, linewidth=1.2, label=text)
+
+
+def in_bins(
+    ax: Axes, edges: np.ndarray, y: np.ndarray, unc: np.ndarray, place: tuple[int, int], colour: str, marker: str,
+    text: str,
+) -> None:  # fmt: skip
+    """Points with errors and bin widths; ``place`` is (i, of how many), which are drawn side by side within bins."""
+    middle, half = centres(edges)
+    x = middle + half * 0.5 * (2 * place[0] + 1 - place[1]) / place[1]
+    use = np.isfinite(y)
+    ax.errorbar(
+        x[use], y[use], xerr=[(x - edges[:-1])[use], (edges[1:] - x)[use]], yerr=np.nan_to_num(unc)[use],
+        color=colour, fmt=marker, markersize=4.5, linewidth=1.2, label=text,
     )  # fmt: skip
 
 

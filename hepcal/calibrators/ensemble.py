@@ -1,0 +1,88 @@
+"""A deep ensemble: networks trained at once on bootstrap samples or on parts of the sample."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from hepcal.calibrators.heteroscedastic import members_of
+from hepcal.calibrators.method import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, DensityMethod
+from hepcal.calibrators.network import NetworkCalibrator
+from hepcal.calibrators.objectives import MembersObjective, TrainingSet
+from hepcal.errors import TrainingError
+
+__all__ = ["Ensemble", "EnsembleCalibrator"]
+
+
+class Ensemble(DensityMethod):
+    """Deterministic densities from different starting points and samples; their spread is sigma_pred.
+
+    Attributes:
+        n: Number of networks.
+        sample: ``bootstrap`` gives every event a Poisson(1) multiplicity per network; ``parts`` gives every network
+            its own n-th part of the events (arXiv:2003.11099, Fig. 7: an error for that part, larger by about sqrt(n)
+            than that of the whole); ``same`` gives all of them the whole sample, so that only the starting points
+            differ, which is no statistical error.
+        dropout: Probability to drop a hidden unit in training, none in prediction.
+    """
+
+    name: ClassVar[str] = "ensemble"
+    uncertainties: ClassVar[tuple[str, ...]] = (SIGMA_STOCH, SIGMA_PRED, SIGMA_TOT)
+
+    n: Annotated[int, Field(ge=2)] = 40
+    sample: Literal["bootstrap", "parts", "same"] = "bootstrap"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    def objective(self, sample: TrainingSet, generator: torch.Generator) -> MembersObjective:
+        """The negative log-likelihood per jet of every network, with L2 strength 1 / (2 prior_width² N).
+
+        Raises:
+            TrainingError: There are fewer events than parts.
+        """
+        head = self.build_head()
+        networks = members_of(
+            head, (sample.inputs, *self.hidden), sample.target, generator, self.n, dropout=self.dropout
+        )
+        n_eff = sample.n_eff / (self.n if self.sample == "parts" else 1)
+        return MembersObjective(
+            networks,
+            head,
+            0.5 / (self.prior_width**2 * n_eff),
+            multiplicity=multiplicities(sample.event, self.n, generator) if self.sample == "bootstrap" else None,
+            parts=parts(sample.event, self.n, generator) if self.sample == "parts" else None,
+            autograd=self.autograd,
+        )
+
+    @property
+    def networks(self) -> int:
+        """See :attr:`Method.networks`."""
+        return self.n
+
+
+class EnsembleCalibrator(NetworkCalibrator):
+    """A trained ensemble; ``pt_calib`` is the mean of its means."""
+
+    method = Ensemble
+    sigmas = Ensemble.uncertainties
+
+
+def multiplicities(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Poisson(1) multiplicity of every jet in n bootstrap samples, uint8 of shape (jets, n), equal within an event."""
+    _, number = np.unique(event, return_inverse=True)
+    drawn = torch.poisson(torch.ones((int(number.max()) + 1, n)), generator=generator).to(torch.uint8)
+    return drawn[torch.from_numpy(number)]
+
+
+def parts(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Rows of n disjoint parts, int64 of shape (n, rows): whole events, as many jets in each, the rest left out."""
+    _, number = np.unique(event, return_inverse=True)
+    events = int(number.max()) + 1
+    if events < n:
+        raise TrainingError(f"{events} events cannot be cut into {n} parts")
+    part = (torch.randperm(events, generator=generator) % n).numpy()[number]
+    rows = [np.flatnonzero(part == member) for member in range(n)]
+    size = min(len(found) for found in rows)
+    return torch.from_numpy(np.stack([found[:size] for found in rows]))

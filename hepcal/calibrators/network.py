@@ -1,0 +1,128 @@
+"""Calibrators that are a set of networks of one layout, with a head: one, many, or weight draws of a Bayesian one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.method import Method
+from hepcal.columns import REPLICAS
+from hepcal.distributions import Distribution
+from hepcal.errors import HepcalError
+from hepcal.networks.cores import map_blocks
+from hepcal.networks.dense import DenseLayout
+from hepcal.networks.heads import GaussianHead
+from hepcal.networks.inference import WeightDraws
+from hepcal.networks.moments import MomentPropagation
+from hepcal.prediction import Prediction, combine_draws, in_quadrature
+
+__all__ = ["NetworkCalibrator"]
+
+
+class NetworkCalibrator(Calibrator):
+    """Networks that predict y = pt_truth / pt_reco, alone or as draws; ``pt_calib`` is the mean of their means.
+
+    Subclasses name their method, which says how many networks there are and which uncertainties they carry.
+    """
+
+    method: ClassVar[type[Method]]
+
+    def _prepare(self) -> None:
+        settings = self.method.model_validate(self.card.settings)
+        self._head = settings.build_head()
+        self._layout = DenseLayout((len(self.inputs.transforms), *settings.hidden, self._head.outputs))
+        draws = self._require("draws", (settings.networks, self._layout.count))
+        self._networks = WeightDraws(self._layout, draws, self.device)
+        self.replicas = settings.networks if settings.networks > 1 else 0
+        self._propagation = self._prepare_moments() if self.inference == "moments" else None
+
+    def _prepare_moments(self) -> MomentPropagation:
+        if "posterior_mean" not in self.tensors or not isinstance(self._head, GaussianHead):
+            raise HepcalError("moments need a Bayesian network with a Gaussian likelihood: use draws")
+        mean, sigma = (self._require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
+        return MomentPropagation(self._layout, mean, sigma, self.device)
+
+    def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
+        """See :meth:`Calibrator.predict`; densities are computed for the jets that ask for them."""
+        features, reco = self._checked(features, reco)
+        columns = self._columns(features, reco)
+
+        def components(part: slice) -> Distribution:
+            return self._distribution(features[part], reco[part])
+
+        return Prediction(
+            mean=columns["pt_calib"],
+            sigma_stoch=columns.get("pt_calib_sigma_stoch"),
+            sigma_pred=columns.get("pt_calib_sigma_pred"),
+            in_range=columns["pt_calib_in_range"],
+            components=components if self._head.has_density else None,
+        )
+
+    def _columns(self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False) -> dict[str, np.ndarray]:
+        columns = {
+            name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in self.columns
+        }
+        if replicas:
+            columns[REPLICAS] = np.empty((len(reco), self.replicas), dtype=np.float32)
+
+        def work(part: slice, block: torch.Tensor) -> None:
+            inputs, pt = self.inputs(block), block[0].double().numpy()
+            found = self._evaluate(inputs, pt, replicas=replicas)
+            found["pt_calib_in_range"] = self.inputs.inside(inputs).numpy()
+            for name, column in columns.items():
+                column[part] = found[name][: part.stop - part.start]
+
+        self._map(work, features, reco)
+        return columns
+
+    def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
+        """Columns [GeV] of one block, and replicas (n, draws) if asked for."""
+        if self._propagation is None:
+            return self._moments(self._networks(inputs), pt, replicas=replicas)
+        mean, stoch, pred = (moment.cpu().numpy() * self.target.scale for moment in self._propagation(inputs))
+        found = self._with_total(mean + self.target.location, stoch, pred, pt)
+        return {**(self._moments(self._networks(inputs), pt, replicas=True) if replicas else {}), **found}
+
+    def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
+        """All blocks of the jets, on all cores that this process may use, or on the device."""
+        workers = None if self.device.type == "cpu" else 1
+        map_blocks(work, features, reco, jets=self._networks.block, workers=workers)
+
+    def _moments(self, outputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
+        """Columns [GeV] from the outputs (draws, out, n) for jets of p_T (n,)."""
+        if not self._head.has_density:
+            y = outputs[0, 0].double().cpu().numpy() * self.target.scale + self.target.location
+            return {"pt_calib": y * pt}
+        found = self._head.distribution(outputs)
+        mean = found.means() * self.target.scale + self.target.location
+        sigma = np.sqrt(found.variances()) * self.target.scale
+        if len(mean) == 1:
+            return {"pt_calib": mean[0] * pt, "pt_calib_sigma_stoch": sigma[0] * pt}
+        columns = self._with_total(*combine_draws(mean, sigma), pt)
+        return columns | ({REPLICAS: (mean * pt).T} if replicas else {})
+
+    @staticmethod
+    def _with_total(mean: np.ndarray, stoch: np.ndarray, pred: np.ndarray, pt: np.ndarray) -> dict[str, np.ndarray]:
+        stoch, pred = (stoch * pt).astype(np.float32), (pred * pt).astype(np.float32)
+        return {
+            "pt_calib": mean * pt,
+            "pt_calib_sigma_stoch": stoch,
+            "pt_calib_sigma_pred": pred,
+            "pt_calib_sigma_tot": in_quadrature(stoch, pred),
+        }
+
+    def _distribution(self, features: np.ndarray, reco: np.ndarray) -> Distribution:
+        """Predictive distributions of p_T [GeV], one per network and jet."""
+        outputs = torch.empty((self._networks.count, self._head.outputs, len(reco)))
+
+        def work(part: slice, block: torch.Tensor) -> None:
+            found = self._networks(self.inputs(block))
+            outputs[:, :, part] = found[:, :, : part.stop - part.start].cpu()
+
+        self._map(work, features, reco)
+        pt = reco.astype(np.float64)
+        return self._head.distribution(outputs).affine(self.target.scale * pt, self.target.location * pt)

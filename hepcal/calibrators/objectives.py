@@ -1,0 +1,254 @@
+"""Objectives: what a training loop minimises, with gradients written by hand or found by autograd."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn.functional import softplus
+
+from hepcal.networks.backprop import LocalBackprop, NetworkBackprop
+from hepcal.networks.bayesian import Estimator, MeanFieldPosterior, standard_normal
+from hepcal.networks.heads import Head
+from hepcal.networks.members import Members
+
+__all__ = ["Batch", "ElboObjective", "MembersObjective", "Objective", "TrainingSet"]
+
+# Inputs (b, d), standardised targets (b,), and weights (b,) of mean one over the table; with a leading dimension for
+# networks that see different jets or weights.
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+HELD_OUT_SAMPLES = 4
+HELD_OUT_SEED = 20031109
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What a method may know of its training sample before it begins.
+
+    Attributes:
+        inputs: Number of network inputs.
+        n_eff: Effective number of jets: divides the KL term.
+        target: Standardised targets, shape (n,).
+        event: Event of each jet, int64 of shape (n,): jets of one event are drawn together.
+    """
+
+    inputs: int
+    n_eff: float
+    target: torch.Tensor
+    event: np.ndarray
+
+
+class Objective(ABC):
+    """What a training loop needs to know of a method."""
+
+    module: torch.nn.Module
+    members: int = 1
+
+    @property
+    def rows(self) -> int | None:
+        """Rows to shuffle for one pass, if they are not those of the table."""
+        return None
+
+    def batch(self, table: Batch, rows: torch.Tensor) -> Batch:
+        """The batch of some rows of the table."""
+        x, y, w = table
+        return x[rows], y[rows], w[rows]
+
+    @abstractmethod
+    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Loss of a batch, a scalar that autograd can differentiate; summed over members."""
+
+    def backward(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> None:
+        """Write the gradient of :meth:`loss` to the parameters of the module."""
+        for parameter in self.module.parameters():
+            parameter.grad = None
+        self.loss(x, y, w, generator).backward()  # type: ignore[no-untyped-call]
+
+    @abstractmethod
+    def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Loss of held-out jets, float64 of shape (members,), with the same random numbers each time."""
+
+    @abstractmethod
+    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        """What the finished calibrator keeps."""
+
+
+class ElboObjective(Objective):
+    """Weighted mean of the negative log-likelihood plus KL / N (arXiv:2003.11099, Eq. 8, divided by N).
+
+    Args:
+        posterior: The network.
+        head: The likelihood.
+        n_eff: Effective number of training jets.
+        prior_width: Width of the prior.
+        draws: Weight draws to keep.
+        estimator: How weights are drawn in a batch.
+        autograd: Never use the hand-written gradient, which exists for ``local``.
+    """
+
+    module: MeanFieldPosterior
+
+    def __init__(
+        self,
+        posterior: MeanFieldPosterior,
+        head: Head,
+        n_eff: float,
+        prior_width: float,
+        draws: int,
+        estimator: Estimator = "local",
+        *,
+        autograd: bool = False,
+    ) -> None:
+        self.module, self.head, self.n_eff, self.prior_width = posterior, head, n_eff, prior_width
+        self.draws, self.estimator = draws, estimator
+        self._by_hand = estimator == "local" and not autograd and not posterior.frozen
+        self._backprop: LocalBackprop | None = None
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Batch estimate of the negative ELBO per jet."""
+        nll = self.head.nll(self.module(x, generator, self.estimator), y)
+        return (w * nll).mean() + self.module.kl(self.prior_width) / self.n_eff
+
+    def backward(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> None:
+        """See :meth:`Objective.backward`."""
+        if self._by_hand:
+            self._backward_by_hand(x, y, w, generator)
+        else:
+            super().backward(x, y, w, generator)
+
+    @torch.no_grad()
+    def _backward_by_hand(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> None:
+        posterior, rows = self.module, len(x)
+        if self._backprop is None or self._backprop.rows != rows:
+            self._backprop = LocalBackprop(posterior.layout, rows, x.device)
+        backprop = self._backprop
+        by_mean, by_sigma = posterior.mean.grad, posterior.rho.grad = backprop.gradient.unbind(0)
+        sigma = softplus(posterior.rho)
+        backprop.parameters[0].copy_(posterior.mean)
+        torch.mul(sigma, sigma, out=backprop.parameters[1])
+        standard_normal(backprop.noise, generator)
+        share = (w / rows).unsqueeze(-1)
+        backprop(x, lambda outputs: self.head.gradient(outputs, y).mul_(share))
+        pull = 1 / (self.prior_width**2 * self.n_eff)
+        by_mean.add_(posterior.mean, alpha=pull)
+        by_sigma.mul_(sigma).add_(sigma, alpha=pull).sub_(torch.reciprocal(sigma), alpha=1 / self.n_eff)
+        by_sigma.mul_(torch.sigmoid(posterior.rho))
+
+    @torch.no_grad()
+    def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """The same with held-out jets; the KL part makes it notice widths that still move."""
+        generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+        nll = torch.stack([self.head.nll(self.module(x, generator), y) for _ in range(HELD_OUT_SAMPLES)]).mean(0)
+        return (weighted_mean(nll, w) + self.module.kl(self.prior_width).double() / self.n_eff)[None]
+
+    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        """Posterior and weight draws."""
+        return {
+            "posterior_mean": self.module.mean,
+            "posterior_sigma": self.module.sigma,
+            "draws": self.module.draw(self.draws, generator),
+        }
+
+
+class MembersObjective(Objective):
+    """Deterministic networks, trained at once: weighted mean of the negative log-likelihood plus an L2 term.
+
+    Args:
+        networks: The networks, M of them.
+        head: The likelihood.
+        decay: L2 strength lambda in lambda * sum w², per jet.
+        draws: Masks to keep of a network with dropout; None keeps the networks without dropout.
+        multiplicity: How often each network sees each jet of the table, uint8 of shape (n, M); None: once.
+        parts: Rows of the table for each network, int64 of shape (M, rows), if they see different jets.
+        autograd: Never use the hand-written gradient.
+    """
+
+    module: Members
+
+    def __init__(
+        self,
+        networks: Members,
+        head: Head,
+        decay: float,
+        *,
+        draws: int | None = None,
+        multiplicity: torch.Tensor | None = None,
+        parts: torch.Tensor | None = None,
+        autograd: bool = False,
+    ) -> None:
+        self.module, self.head, self.decay, self.draws = networks, head, decay, draws
+        self.members, self._autograd = networks.count, autograd
+        self.multiplicity, self.parts = multiplicity, parts
+        self._backprop: NetworkBackprop | None = None
+
+    @property
+    def rows(self) -> int | None:
+        """See :attr:`Objective.rows`."""
+        return None if self.parts is None else self.parts.shape[1]
+
+    def batch(self, table: Batch, rows: torch.Tensor) -> Batch:
+        """See :meth:`Objective.batch`; targets and weights have the shapes (M or 1, b)."""
+        x, y, w = table
+        if self.parts is not None:
+            rows = self.parts.to(rows.device)[:, rows]
+            return x[rows], y[rows], w[rows]
+        weight = w[rows]
+        if self.multiplicity is not None:
+            weight = weight * self.multiplicity[rows.cpu()].T.to(weight.device)
+        return x[rows], y[rows], weight
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See :meth:`Objective.loss`."""
+        kept = self.module.all_dropout_factors(x.shape[-2], generator)
+        nll = self.head.nll(self.module(x, kept), y)
+        return (w * nll).mean(-1).sum() + self.decay * torch.sum(self.module.weights**2)
+
+    def backward(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> None:
+        """See :meth:`Objective.backward`."""
+        # A device with its own queue is faster with the batched products of autograd.
+        if self._autograd or x.device.type != "cpu":
+            super().backward(x, y, w, generator)
+        else:
+            self._backward_by_hand(x, y, w, generator)
+
+    @torch.no_grad()
+    def _backward_by_hand(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> None:
+        networks, rows = self.module, x.shape[-2]
+        if self._backprop is None or self._backprop.rows != rows:
+            self._backprop = NetworkBackprop(networks.layout, networks.weights, rows)
+        backprop = self._backprop
+        networks.weights.grad = backprop.gradient
+        share = (w / rows).expand(self.members, rows).unsqueeze(-1)
+        x, y = x.expand(self.members, *x.shape[-2:]), y.expand(self.members, rows)
+        for member in range(self.members):
+            kept = networks.dropout_factors(rows, generator)
+            by_output = partial(self._by_output, target=y[member], share=share[member])
+            backprop(member, x[member], by_output, kept)
+        if self.decay:
+            backprop.gradient.add_(networks.weights, alpha=2 * self.decay)
+
+    def _by_output(self, outputs: torch.Tensor, target: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        return self.head.gradient(outputs, target).mul_(share)
+
+    @torch.no_grad()
+    def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """The same with held-out jets, without dropout."""
+        nll = torch.stack([self.head.nll(self.module.one(member, x), y) for member in range(self.members)])
+        return weighted_mean(nll, w) + self.decay * torch.sum(self.module.weights**2, dim=1).double()
+
+    def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        """The networks, or one network with many dropout masks."""
+        if self.draws is None:
+            return {"draws": self.module.weights}
+        return {"network": self.module.weights[0], "draws": self.module.masked(self.draws, generator)}
+
+
+def weighted_mean(values: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Weighted mean over the last dimension, float64."""
+    w = w.double()
+    return torch.sum(values.double() * w, dim=-1) / torch.sum(w)

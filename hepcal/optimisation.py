@@ -1,0 +1,214 @@
+"""The loop that minimises an objective: batches, schedule, plateaus, the best state, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hepcal.calibrators.method import Method
+from hepcal.calibrators.objectives import Batch, Objective
+from hepcal.checkpoints import Checkpoint
+from hepcal.errors import TrainingError
+from hepcal.progress import Progress, say
+
+__all__ = ["Fit", "minimise"]
+
+CHECKS_PER_PATIENCE = 8
+LEARNING_RATE_DROP = 10**-0.5
+# Plateaus after which a training ends, by schedule; a cosine ends with its last update.
+PLATEAUS = {"plateau": 3, "constant": 1, "cosine": math.inf}
+
+
+@dataclass
+class Fit:
+    """How a training went.
+
+    Attributes:
+        history: Pairs of update and held-out loss, averaged over members.
+        converged: Whether it ended by its schedule, and not because ``max_updates`` came first.
+        best_losses: Smallest held-out loss of each member.
+    """
+
+    history: list[tuple[int, float]] = field(default_factory=list)
+    converged: bool = False
+    best_losses: list[float] = field(default_factory=list)
+
+
+def minimise(
+    objective: Objective,
+    method: Method,
+    table: Batch,
+    judge: Batch,
+    generator: torch.Generator,
+    *,
+    show: bool = True,
+    checkpoint: Checkpoint | None = None,
+) -> Fit:
+    """Minimise an objective, and leave its module in the best state seen on the held-out jets.
+
+    Args:
+        objective: Its module holds the parameters, on the device of the tables.
+        method: Batch, step size, schedule and the like.
+        table: Training inputs (n, d), targets (n,) and weights (n,).
+        judge: The same of held-out jets.
+        generator: Random numbers, on the CPU.
+        show: Report progress.
+        checkpoint: Where to continue from, and to write to at every look at the held-out jets.
+
+    Raises:
+        TrainingError: The held-out loss is not finite, or the checkpoint is of another training.
+    """
+    loop = _Loop(objective, method, table, judge, generator)
+    saved = checkpoint.load() if checkpoint else None
+    if saved:
+        loop.restore(*saved)
+    with Progress(f"Training {method.name}", method.max_updates, "updates", show=show) as bar:
+        bar.advance(loop.update)
+        while not loop.done:
+            loop.step()
+            if loop.due:
+                bar.advance(loop.update - bar.done, loop.look())
+                if checkpoint:
+                    checkpoint.save(*loop.state())
+    return loop.finish(show)
+
+
+class _Loop:
+    """The state of a training between two updates."""
+
+    def __init__(
+        self, objective: Objective, method: Method, table: Batch, judge: Batch, generator: torch.Generator
+    ) -> None:
+        self.objective, self.method, self.table, self.judge = objective, method, table, judge
+        self.batches = _Batches(objective.rows or len(table[0]), method.batch, generator)
+        self.generator = generator
+        trained = [p for p in objective.module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(trained, lr=method.learning_rate, fused=True)
+        self.best_state = {name: value.clone() for name, value in objective.module.state_dict().items()}
+        self.best = torch.full((objective.members,), math.inf, dtype=torch.float64)
+        self.check_every = max(1, method.patience // CHECKS_PER_PATIENCE)
+        self.fit = Fit()
+        self.update, self.since, self.plateaus, self.drops = 0, 0, 0, 0
+
+    @property
+    def done(self) -> bool:
+        return self.update >= self.method.max_updates or self.plateaus >= PLATEAUS[self.method.schedule]
+
+    @property
+    def due(self) -> bool:
+        return self.update % self.check_every == 0 or self.update >= self.method.max_updates
+
+    def step(self) -> None:
+        """One update."""
+        rate = self.method.learning_rate * LEARNING_RATE_DROP**self.drops
+        if self.method.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.update / self.method.max_updates))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        rows = self.batches.next().to(self.table[0].device)
+        self.objective.backward(*self.objective.batch(self.table, rows), self.generator)
+        self.optimiser.step()
+        self.update += 1
+
+    def look(self) -> str:
+        """Judge the present state; returns a line for the progress bar."""
+        losses = self.objective.held_out_loss(*self.judge).cpu()
+        if not torch.isfinite(losses).all():
+            raise TrainingError(
+                f"the held-out loss became {losses.tolist()} after {self.update} updates: "
+                f"lower the learning rate (now {self.method.learning_rate:g}) or look for absurd targets"
+            )
+        before = float(self.best.mean())
+        self._keep(losses < self.best)
+        self.best = torch.minimum(self.best, losses)
+        best = float(self.best.mean())
+        self.fit.history.append((self.update, float(losses.mean())))
+        if best < before:
+            self.since = self.update
+        elif self.update - self.since >= self.method.patience and self.method.schedule != "cosine":
+            self._plateau()
+        return f"held-out loss {self.fit.history[-1][1]:.4f}, best {best:.4f}"
+
+    def _keep(self, better: torch.Tensor) -> None:
+        """Keep the present state of the members that are better than ever."""
+        for name, value in self.objective.module.state_dict().items():
+            if self.objective.members == 1:
+                self.best_state[name] = value.clone() if better[0] else self.best_state[name]
+            else:
+                self.best_state[name][better] = value[better]
+
+    def _plateau(self) -> None:
+        self.plateaus += 1
+        if not self.done:
+            self.objective.module.load_state_dict(self.best_state)
+            self.since = self.update
+            self.drops += 1
+
+    def finish(self, show: bool) -> Fit:
+        """Return to the best state."""
+        self.objective.module.load_state_dict(self.best_state)
+        self.fit.converged = self.plateaus >= PLATEAUS[self.method.schedule] or self.method.schedule == "cosine"
+        self.fit.best_losses = self.best.tolist()
+        if not self.fit.converged and show:
+            say(
+                f"Training ended at max_updates = {self.method.max_updates}, before its last plateau: "
+                "more may lower the loss"
+            )
+        return self.fit
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Everything that the next update depends on."""
+        tensors = {f"module.{name}": value for name, value in self.objective.module.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_state.items()}
+        for number, moments in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+        tensors |= {
+            "generator": self.generator.get_state(),
+            "order": self.batches.order,
+            "best_losses": self.best,
+        }
+        numbers = {name: getattr(self, name) for name in ("update", "since", "plateaus", "drops")}
+        return tensors, {**numbers, "position": self.batches.position, "history": self.fit.history}
+
+    def restore(self, tensors: dict[str, torch.Tensor], numbers: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        parts: dict[str, dict[str, torch.Tensor]] = {"module": {}, "best": {}, "adam": {}}
+        for name, value in tensors.items():
+            group, _, rest = name.partition(".")
+            if group in parts and rest:
+                parts[group][rest] = value
+        self.objective.module.load_state_dict(parts["module"])
+        device = self.table[0].device
+        self.best_state = {name: value.to(device) for name, value in parts["best"].items()}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in parts["adam"].items():
+            number, _, moment = name.partition(".")
+            moments.setdefault(int(number), {})[moment] = value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        self.generator.set_state(tensors["generator"])
+        self.batches.order, self.batches.position = tensors["order"], numbers["position"]
+        self.best = tensors["best_losses"]
+        for name in ("update", "since", "plateaus", "drops"):
+            setattr(self, name, numbers[name])
+        self.fit.history = [(int(update), float(loss)) for update, loss in numbers["history"]]
+
+
+class _Batches:
+    """Endless batches without replacement, reshuffled each time the table is through; the short rest is left out."""
+
+    def __init__(self, rows: int, batch: int, generator: torch.Generator) -> None:
+        self.rows, self.size, self.generator = rows, min(batch, rows), generator
+        self.order, self.position = torch.empty(0, dtype=torch.int64), 0
+
+    def next(self) -> torch.Tensor:
+        """Rows of the next batch, int64 of shape (size,)."""
+        if self.position + self.size > len(self.order):
+            self.order, self.position = torch.randperm(self.rows, generator=self.generator), 0
+        rows = self.order[self.position : self.position + self.size]
+        self.position += self.size
+        return rows

@@ -1,0 +1,166 @@
+"""Weighted means, quantiles and shares: what scores are made of. Numpy arrays in, float64 out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "Curve",
+    "PITHistogram",
+    "coverage_curve",
+    "effective_number",
+    "pit_histogram",
+    "quantile_curve",
+    "weighted_mean",
+    "weighted_quantiles",
+]
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Shares observed where shares were promised, arrays of shape (p,), float64.
+
+    Attributes:
+        nominal: What a calibrated prediction gives.
+        observed: What was found.
+        unc: Statistical error for a calibrated prediction, sqrt(nominal (1 - nominal) / n_eff).
+    """
+
+    nominal: np.ndarray
+    observed: np.ndarray
+    unc: np.ndarray
+
+    @property
+    def deviation(self) -> tuple[float, float]:
+        """Largest |observed - nominal|, with its sign, and the error at that place.
+
+        It is the largest of many: the error is that of one point, and 2 sigma are nothing unusual.
+        """
+        difference = self.observed - self.nominal
+        if not np.isfinite(difference).any():
+            return NAN, NAN
+        worst = int(np.nanargmax(np.abs(difference)))
+        return float(difference[worst]), float(self.unc[worst])
+
+
+@dataclass(frozen=True, slots=True)
+class PITHistogram:
+    """Density of the PIT values, one everywhere for a calibrated prediction.
+
+    Attributes:
+        edges: Shape (bins + 1,), from 0 to 1.
+        density: Shape (bins,).
+        unc: Its statistical error, from the sum of squared weights in each bin.
+    """
+
+    edges: np.ndarray
+    density: np.ndarray
+    unc: np.ndarray
+
+
+def effective_number(weight: np.ndarray) -> float:
+    """n_eff = (sum w)² / sum w²; 0 without entries."""
+    weight = np.asarray(weight, dtype=np.float64)
+    squares = float(np.sum(weight**2))
+    return float(np.sum(weight)) ** 2 / squares if squares > 0 else 0.0
+
+
+def weighted_mean(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Mean sum w x / sum w and its statistical error sqrt(sum w² (x - mean)²) / sum w.
+
+    Args:
+        values: Shape (n,).
+        weight: Shape (n,), of either sign.
+
+    Returns:
+        NaN, NaN if the weights do not sum to a positive number.
+    """
+    weight = np.asarray(weight, dtype=np.float64)
+    total = float(weight.sum())
+    if not total > 0:
+        return NAN, NAN
+    mean = float(np.sum(weight * values)) / total
+    return mean, float(np.sqrt(np.sum((weight * (values - mean)) ** 2))) / total
+
+
+def weighted_quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Sequence[float]) -> np.ndarray:
+    """The smallest values at which the cumulative weight reaches the probabilities.
+
+    An integer weight counts exactly as that many repetitions of a row. With negative weights the cumulative sum may
+    step back; its running maximum is what is inverted.
+
+    Args:
+        values: Shape (n,).
+        weight: Shape (n,), of either sign.
+        probabilities: Shape (p,).
+
+    Returns:
+        float64 of shape (p,), NaN if the weights do not sum to a positive number.
+    """
+    values, weight = np.asarray(values, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    total = weight.sum()
+    if not total > 0:
+        return np.full(len(probabilities), NAN)
+    order = np.argsort(values, kind="stable")
+    cumulative = np.maximum.accumulate(np.cumsum(weight[order]))
+    index = np.searchsorted(cumulative, np.multiply(probabilities, total))
+    return np.asarray(values[order][np.minimum(index, len(values) - 1)])
+
+
+def coverage_curve(pit: np.ndarray, weight: np.ndarray, nominal: Sequence[float]) -> Curve:
+    """Coverage of central intervals: the share of truths with |PIT - 1/2| <= nominal / 2.
+
+    Args:
+        pit: Predicted cumulative probability at the truth, shape (n,).
+        weight: Shape (n,).
+        nominal: Probabilities of the intervals, between 0 and 1.
+    """
+    away = 2 * np.abs(np.asarray(pit, dtype=np.float64) - 0.5)
+    return _shares(away, weight, nominal)
+
+
+def quantile_curve(pit: np.ndarray, weight: np.ndarray, probabilities: Sequence[float]) -> Curve:
+    """Quantile calibration: the share of truths at or below the predicted p-quantile, which is PIT <= p.
+
+    Args:
+        pit: Predicted cumulative probability at the truth, shape (n,).
+        weight: Shape (n,).
+        probabilities: Of the quantiles, between 0 and 1.
+    """
+    return _shares(np.asarray(pit, dtype=np.float64), weight, probabilities)
+
+
+def pit_histogram(pit: np.ndarray, weight: np.ndarray, bins: int) -> PITHistogram:
+    """Histogram of PIT values as a density on [0, 1].
+
+    Args:
+        pit: Predicted cumulative probability at the truth, shape (n,).
+        weight: Shape (n,).
+        bins: Number of bins of equal width.
+    """
+    pit, weight = np.asarray(pit, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    edges = np.linspace(0, 1, bins + 1)
+    total = weight.sum()
+    if not total > 0:
+        return PITHistogram(edges, *np.full((2, bins), NAN))
+    # Averages over draws may exceed one by rounding.
+    pit = np.clip(pit, 0, 1)
+    sums, squares = (np.histogram(pit, edges, weights=weight**power)[0] for power in (1, 2))
+    return PITHistogram(edges, sums * bins / total, np.sqrt(squares) * bins / total)
+
+
+def _shares(values: np.ndarray, weight: np.ndarray, limits: Sequence[float]) -> Curve:
+    nominal = np.asarray(limits, dtype=np.float64)
+    if not ((nominal > 0) & (nominal < 1)).all():
+        raise ValueError(f"probabilities lie between 0 and 1, found {nominal}")
+    weight = np.asarray(weight, dtype=np.float64)
+    total = weight.sum()
+    if not total > 0:
+        return Curve(nominal, *np.full((2, len(nominal)), NAN))
+    observed = np.array([weight[values <= limit].sum() for limit in nominal]) / total
+    return Curve(nominal, observed, np.sqrt(nominal * (1 - nominal) / effective_number(weight)))

@@ -1,0 +1,124 @@
+"""Uncertainties on a toy with known truth, over the size of the training sample.
+
+y = 0.6 + 0.3 x sin(2 pi x) with noise 0.03 + 0.05 x, x uniform in (0, 1). Run with
+``pytest -m study tests/studies/test_heteroscedastic_toy.py -s``; about half an hour on two cores.
+"""
+
+import numpy as np
+import pytest
+
+import hepcal
+from hepcal.spread import spread_ratio
+
+pytestmark = pytest.mark.study
+
+RECO = 100.0
+SIZES = (1_000, 10_000, 100_000)
+SEEDS = 5
+TRAININGS = 20
+COMMON = {"batch": 100, "max_updates": 12_000, "patience": 1_000}
+# sigma_pred is judged where there is training sample on both sides.
+INNER = (0.05, 0.95)
+
+
+def mean_of(x):
+    return 0.6 + 0.3 * x * np.sin(2 * np.pi * x)
+
+
+def noise_of(x):
+    return 0.03 + 0.05 * x
+
+
+def toy(jets, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0, 1, jets)
+    y = mean_of(x) + noise_of(x) * rng.standard_normal(jets)
+    return hepcal.JetPairs.from_arrays(x[:, None], ["x"], reco=np.full(jets, RECO), truth=RECO * y)
+
+
+@pytest.fixture(scope="module")
+def probe():
+    """Jets at known x; their truth is not used."""
+    x = np.linspace(*INNER, 200)
+    return x, hepcal.JetPairs.from_arrays(x[:, None], ["x"], reco=np.full(200, RECO), truth=np.full(200, RECO))
+
+
+@pytest.fixture(scope="module")
+def found(probe):
+    """By size: Bayesian networks of five seeds and samples, and the spread of 20 independent deterministic ones."""
+    x, jets = probe
+    out = {}
+    for size in SIZES:
+        predictions = [
+            hepcal.train(toy(size, 100 + seed), hepcal.BNN(**COMMON, draws=100), seed=seed, show=False).predict(
+                jets.features, jets.reco
+            )
+            for seed in range(SEEDS)
+        ]
+        # Parts of one sample, 20 times as large, are independent samples; no dropout, as in the networks compared.
+        many = hepcal.Ensemble(**COMMON, n=TRAININGS, sample="parts", dropout=0.0)
+        parts = hepcal.train(toy(round(size * TRAININGS / 0.9), 7), many, seed=7, show=False)
+        ensembles = {
+            name: hepcal.train(toy(size, 100), method, seed=3, show=False).predict(jets.features, jets.reco)
+            for name, method in {
+                "ensemble": hepcal.Ensemble(**COMMON, n=TRAININGS, dropout=0.0),
+                "ensemble with dropout": hepcal.Ensemble(**COMMON, n=TRAININGS),
+                "dropout": hepcal.Dropout(**COMMON, draws=100),
+            }.items()
+        }
+        out[size] = predictions, parts.predict(jets.features, jets.reco).replicas(), ensembles
+        report(size, x, *out[size])
+    return out
+
+
+def report(size, x, predictions, trainings, ensembles):
+    truth, noise = RECO * mean_of(x), RECO * noise_of(x)
+    edges = np.linspace(*INNER, 4)
+    print(f"\nN = {size}: spread of independent trainings {np.sqrt(trainings.var(0, ddof=1).mean()):.4f} GeV")
+    stoch = np.array([p.sigma_stoch / noise for p in predictions])
+    pred = np.array([np.sqrt(np.mean(p.sigma_pred**2)) for p in predictions])
+    miss = np.array([np.sqrt(np.mean((p.mean - truth) ** 2)) for p in predictions])
+    pull = np.sqrt(np.mean([((p.mean - truth) / p.sigma_pred) ** 2 for p in predictions]))
+    own = np.sqrt(np.var([p.mean for p in predictions], axis=0, ddof=1).mean())
+    print(
+        f"  BNN: sigma_stoch / truth {stoch.mean():.4f} +- {stoch.mean(1).std(ddof=1):.4f} (rms over x "
+        f"{np.sqrt(np.mean((stoch - 1) ** 2)):.4f}), sigma_pred {pred.mean():.4f}, its own scatter over seeds {own:.4f}, "
+        f"error of the mean {miss.mean():.4f}, its pull rms {pull:.2f}"
+    )
+    for name, prediction in {"BNN": predictions[0], **ensembles}.items():
+        ratio = spread_ratio(prediction.sigma_pred, trainings, x, edges)
+        error = np.sqrt(np.mean((prediction.mean - truth) ** 2))
+        print(
+            f"  {name}: sigma_pred / spread "
+            + ", ".join(f"{r:.2f} +- {u:.2f}" for r, u in zip(ratio.ratio, ratio.ratio_unc, strict=True))
+            + f"; sigma_stoch / truth {np.mean(prediction.sigma_stoch / noise):.4f}; error of the mean {error:.4f}"
+        )
+
+
+def test_sigma_stoch_is_the_noise(found, probe):
+    x, _ = probe
+    for prediction in found[100_000][0]:
+        ratio = prediction.sigma_stoch / (RECO * noise_of(x))
+        assert ratio.mean() == pytest.approx(1, abs=0.03)
+        assert np.sqrt(np.mean((ratio - 1) ** 2)) < 0.03
+
+
+def test_sigma_pred_falls_with_the_sample(found):
+    pred = [np.mean([np.sqrt(np.mean(p.sigma_pred**2)) for p in found[size][0]]) for size in SIZES]
+    slopes = np.diff(np.log(pred)) / np.diff(np.log(SIZES))
+    overall = np.log(pred[-1] / pred[0]) / np.log(SIZES[-1] / SIZES[0])
+    print(f"slopes of ln sigma_pred against ln N: {np.round(slopes, 3)}, overall {overall:.3f}")
+    assert -0.6 < overall < -0.25
+
+
+def test_the_bootstrap_ensemble_is_right_within_a_factor_of_one_and_a_half(found, probe):
+    x, _ = probe
+    for size in SIZES:
+        ratio = spread_ratio(found[size][2]["ensemble"].sigma_pred, found[size][1], x, np.linspace(*INNER, 4))
+        assert np.all((ratio.ratio > 1 / 1.5) & (ratio.ratio < 1.5)), (size, ratio.ratio)
+
+
+def test_dropout_does_not_shrink_like_a_statistical_error(found):
+    widths = [np.sqrt(np.mean(found[size][2]["dropout"].sigma_pred ** 2)) for size in SIZES]
+    print(f"spread over dropout masks: {np.round(widths, 4)}")
+    assert np.log(widths[-1] / widths[0]) / np.log(100) > -0.25

@@ -169,6 +169,40 @@ def run(
 
 
 @app.command()
+def diagnose(
+    source: Annotated[Path, typer.Argument(help="Fileset (JSON), or the directory of a table of other jets.")],
+    calibrator: Annotated[list[Path], typer.Option(help="Calibrator file; give it several times to compare.")],
+    output: Output = Path("diagnostics"),
+    executor: Executor = ExecutorChoice.futures,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Score the uncertainties of calibrators: coverage, pulls, PIT, CRPS, log score, sharpness, with plots."""
+    from hepcal import diagnostics
+    from hepcal.calibrators.base import Calibrator
+    from hepcal.errors import CalibratorFileError
+    from hepcal.executors import open_executor
+    from hepcal.filesets import load_fileset
+    from hepcal.pairs import JetPairs
+
+    loaded = {path.stem: Calibrator.load(path) for path in calibrator}
+    if len(loaded) < len(calibrator):
+        raise CalibratorFileError(
+            "two of the calibrator files have the same name, which is what plots show: rename one"
+        )
+    if source.is_dir():
+        table = JetPairs.open(source)
+    else:
+        features = next(iter(loaded.values())).card.features
+        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
+            table = JetPairs.from_fileset(load_fileset(source), features, executor=opened)
+    found = diagnostics.diagnose(loaded, table)
+    diagnostics.write(output, found)
+    _print_scores(found)
+    typer.echo(f"Diagnostics in {output}: diagnostics.json, plots/")
+
+
+@app.command()
 def plot(directory: Annotated[Path, typer.Argument(help="Output of 'hepcal run' or 'hepcal demo'.")]) -> None:
     """Redraw the plots of a result from its histograms."""
     from hepcal import plot as drawing
@@ -226,6 +260,13 @@ def _print_closure(summary: dict[str, Any], title: str = "") -> None:
         _console().print(table)
     for note in results.notes(summary):
         typer.echo(note)
+
+
+def _print_scores(found: dict[str, Any]) -> None:
+    from hepcal import results
+
+    for name, diagnosis in found.items():
+        _console().print(results.scores_table(name, diagnosis))
 
 
 def _print_pairs(table: Any) -> None:

@@ -19,7 +19,7 @@ from hepcal.errors import HepcalError
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["closure_tables", "derived", "load_hists", "load_summary", "summarise", "write"]
+__all__ = ["closure_tables", "derived", "load_hists", "load_summary", "scores_table", "summarise", "write"]
 
 HISTS, HISTS_JSON, SUMMARY = "hists.coffea", "hists.json", "summary.json"
 
@@ -246,6 +246,44 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         ("training table", card.source.sha256),
         ("sha256", calibrator.sha256),
     ]
+
+
+SCORES: Sequence[tuple[str, str, float, str]] = (
+    ("jets", "jets", 1, "{:.0f}"),
+    ("pull_mean", "pull mean", 1, "{:+.2f}"),
+    ("pull_sd", "pull sd", 1, "{:.2f}"),
+    ("pull_half68", "pull 68 %", 1, "{:.2f}"),
+    ("coverage_68", "cover. [%]", 100, "{:.1f}"),
+    ("coverage_68_unc", "±", 100, "{:.1f}"),
+    ("crps", "CRPS [GeV]", 1, "{:.2f}"),
+    ("nll", "log score", 1, "{:.4f}"),
+    ("width_68", "width [GeV]", 1, "{:.1f}"),
+    ("sigma_stoch", "σ_stoch [GeV]", 1, "{:.1f}"),
+    ("sigma_pred", "σ_pred [GeV]", 1, "{:.1f}"),
+)
+
+
+def scores_table(name: str, diagnosis: Any) -> Table:
+    """Scores of one calibrator, in bins of calibrated p_T and |eta|; coverage is that of the central 68.27 %."""
+    from rich.table import Table
+
+    table = Table(title=f"{name}: uncertainties against the truth", title_justify="left")
+    table.add_column("jets with")
+    for _, label, _, _ in SCORES:
+        table.add_column(label, justify="right")
+    table.add_row("all", *_score_cells(diagnosis.scores))
+    for quantity, binned in (("pt_calib", diagnosis.pt_calib), ("|eta|", diagnosis.abs_eta)):
+        if binned is None:
+            continue
+        table.add_section()
+        for (low, high), scores in zip(pairwise(binned.edges), binned.bins, strict=True):
+            table.add_row(f"{quantity} {low:g}-{high:g}", *_score_cells(scores))
+    return table
+
+
+def _score_cells(scores: Any) -> list[str]:
+    values = [(getattr(scores, figure), factor, form) for figure, _, factor, form in SCORES]
+    return [form.format(factor * value) if np.isfinite(value) else "-" for value, factor, form in values]
 
 
 def describe_pairs(table: Any) -> list[tuple[str, str]]:

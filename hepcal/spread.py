@@ -100,7 +100,7 @@ def independent_trainings(
         for index in range(n):
             calibrator = train(sample(index), method, seed=seed + index, show=False)
             found.append(calibrator.predict(test.features, test.reco).mean.astype(np.float64))
-            bar.advance()
+            bar.advance(1)
     return np.stack(found)
 
 

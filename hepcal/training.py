@@ -18,6 +18,7 @@ from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.optimisation import Fit, minimise
 from hepcal.pairs import JetPairs
+from hepcal.progress import say
 
 __all__ = ["train"]
 
@@ -26,6 +27,8 @@ MIN_EVENTS = 20
 JUDGED_JETS = 20_000
 # Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
 THRESHOLD_MARGIN = 1.5
+# A trained network that depends on its inputs by less than this, in units of its own sigma, has learned nothing.
+COLLAPSED_BELOW = 0.02
 
 
 def train(
@@ -52,6 +55,9 @@ def train(
         A frozen calibrator with the best state seen, judged on the held-out jets. Its card says in
         ``figures["converged"]`` whether training ended by its schedule (1) or at ``max_updates`` (0).
 
+        It also says whether the network has ``collapsed``: whether it says the same of every jet, as happens when the
+        prior is much too narrow for the number of jets. Then a line is printed, too.
+
     Raises:
         TrainingError: The table is too small, its weights do not sum to a positive number, the loss diverged,
             an argument is of the wrong kind, or the checkpoint is of another training.
@@ -74,6 +80,7 @@ def train(
         y = (y_raw - target.location) / target.scale
         judge = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
         fit = minimise(objective, method, table, judge, generator, show=show, checkpoint=saved)
+        learned = objective.figures()
         tensors = {
             **objective.tensors(generator),
             "input_mean": inputs.mean,
@@ -93,9 +100,14 @@ def train(
         history=tuple(fit.history),
         versions=Card.software(),
     )
-    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, fit).to(device)
+    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, fit, learned).to(device)
     if saved:
         saved.remove()
+    if finished.card.figures.get("collapsed") and show:
+        say(
+            "WARNING: the trained network says the same of every jet: its posterior has collapsed to the prior, or the "
+            "inputs hold no information. Try a wider prior or more jets (hepcal.diagnostics.scan_prior)"
+        )
     return finished
 
 
@@ -150,13 +162,15 @@ def _source(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) ->
     )
 
 
-def _with_figures(calibrator: Calibrator, held_out: JetPairs, fit: Fit) -> Calibrator:
+def _with_figures(calibrator: Calibrator, held_out: JetPairs, fit: Fit, learned: dict[str, float]) -> Calibrator:
     """The same calibrator, its card completed with how the training went and how the held-out jets close."""
     history = calibrator.card.history
     figures = {
         "updates": float(history[-1][0]),
         "best_update": float(min(history, key=lambda point: point[1])[0]),
         "converged": float(fit.converged),
+        "held_out_loss": min(loss for _, loss in history),
+        **learned,
         **_closure(calibrator, held_out),
     }
     return type(calibrator)(calibrator.card.model_copy(update={"figures": figures}), calibrator.tensors)
@@ -178,4 +192,15 @@ def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:
         pull = (pairs.truth - prediction.mean) / prediction.sigma_tot
         figures["pull_sd"] = float(np.sqrt(np.cov(pull, aweights=np.abs(weight), bias=True)))
         figures["coverage_68"] = float(np.average(np.abs(pull) < 1, weights=weight))
+        figures["sensitivity"] = _sensitivity(prediction.mean / pairs.reco, prediction.sigma_tot / pairs.reco)
+        figures["collapsed"] = float(figures["sensitivity"] < COLLAPSED_BELOW)
     return figures
+
+
+def _sensitivity(mean: np.ndarray, sigma: np.ndarray) -> float:
+    """How much predictions depend on the inputs: spread over jets of the mean in units of sigma, or of ln sigma.
+
+    Zero if a network says the same of every jet, as one does whose posterior has collapsed to the prior.
+    """
+    mean, sigma = mean.astype(np.float64), sigma.astype(np.float64)
+    return float(max(mean.std() / np.sqrt(np.mean(sigma**2)), np.log(sigma).std()))

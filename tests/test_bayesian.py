@@ -90,3 +90,39 @@ def test_one_weight_model_has_the_exact_posterior_width(jets, prior_width, quote
     print(f"N = {jets}, prior {prior_width}: sigma_w = {fitted:.5f}, closed form {exact:.5f}, quoted {quoted}")
     assert fitted == pytest.approx(exact, rel=0.03)
     assert exact == pytest.approx(quoted, rel=0.15)
+
+
+def test_correlated_inputs_make_the_mean_field_too_narrow_by_the_known_amount():
+    """Mean-field widths are 1/Lambda_ii, the true marginal variance is (Lambda^-1)_ii: too narrow if correlated.
+
+    Lambda is the precision of the exact posterior of y = w·x + N(0, 0.5). Whitened inputs cure it
+    (arXiv:2003.11099 and any text on mean-field inference).
+    """
+    noise, prior_width, jets, rho = 0.5, 1.0, 400, 0.9
+    generator = torch.Generator().manual_seed(11)
+    first, second = torch.randn((2, jets), generator=generator)
+    correlated = torch.stack([first, rho * first + math.sqrt(1 - rho**2) * second], dim=1)
+    covariance = correlated.T @ correlated / jets
+    whitened = correlated @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+    found = {}
+    for name, x in (("correlated", correlated), ("whitened", whitened)):
+        y = x @ torch.tensor([0.7, -0.3]) + noise * torch.randn(jets, generator=generator)
+        posterior = MeanFieldPosterior(DenseLayout((2, 1), bias=False), generator)
+        optimiser = torch.optim.Adam(posterior.parameters(), lr=0.05)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [400, 800], gamma=0.1)
+        widths = []
+        with single_threaded():
+            for _ in range(2_000):
+                optimiser.zero_grad()
+                nll = 0.5 * ((y - posterior(x, generator)[:, 0]) / noise) ** 2
+                (nll.mean() + posterior.kl(prior_width) / jets).backward()
+                optimiser.step()
+                schedule.step()
+                widths.append(posterior.sigma.detach().clone())
+        precision = x.T @ x / noise**2 + torch.eye(2) / prior_width**2
+        width = torch.stack(widths[900:]).mean(0)
+        assert torch.allclose(width, precision.diagonal() ** -0.5, rtol=0.03)
+        found[name] = float((width / torch.linalg.inv(precision).diagonal().sqrt()).mean())
+    print(f"mean-field width over the true marginal: {found}; expected sqrt(1 - rho²) = {math.sqrt(1 - rho**2):.3f}, 1")
+    assert found["correlated"] == pytest.approx(math.sqrt(1 - rho**2), abs=0.05)
+    assert found["whitened"] == pytest.approx(1, abs=0.03)

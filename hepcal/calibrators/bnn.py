@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import Field
 from hepcal.calibrators.method import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, DensityMethod
 from hepcal.calibrators.network import NetworkCalibrator
 from hepcal.calibrators.objectives import ElboObjective, TrainingSet
-from hepcal.networks.bayesian import Estimator, MeanFieldPosterior
+from hepcal.networks.bayesian import START_RHO, Estimator, MeanFieldPosterior
 from hepcal.networks.dense import DenseLayout
 
 __all__ = ["BNN", "BNNCalibrator"]
@@ -37,7 +38,10 @@ class BNN(DensityMethod):
     def objective(self, sample: TrainingSet, generator: torch.Generator) -> ElboObjective:
         """The negative ELBO per jet."""
         head = self.build_head()
-        posterior = MeanFieldPosterior(DenseLayout((sample.inputs, *self.hidden, head.outputs)), generator)
+        layout = DenseLayout((sample.inputs, *self.hidden, head.outputs))
+        # Widths beyond that of the prior would first have to come down to it.
+        start = min(START_RHO, math.log(math.expm1(min(self.prior_width, 1.0))))
+        posterior = MeanFieldPosterior(layout, generator, start)
         posterior.layout.set_output_bias(posterior.mean, head.start(sample.target))
         return ElboObjective(
             posterior, head, sample.n_eff, self.prior_width, self.draws, self.estimator, autograd=self.autograd

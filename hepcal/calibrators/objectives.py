@@ -24,6 +24,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 HELD_OUT_SAMPLES = 4
 HELD_OUT_SEED = 20031109
+ACTIVE_NATS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,10 @@ class Objective(ABC):
     @abstractmethod
     def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """What the finished calibrator keeps."""
+
+    def figures(self) -> dict[str, float]:
+        """What a training report should say of the trained networks."""
+        return {}
 
 
 class ElboObjective(Objective):
@@ -145,6 +150,18 @@ class ElboObjective(Objective):
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
         nll = torch.stack([self.head.nll(self.module(x, generator), y) for _ in range(HELD_OUT_SAMPLES)]).mean(0)
         return (weighted_mean(nll, w) + self.module.kl(self.prior_width).double() / self.n_eff)[None]
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """KL divergence [nats], and the share of weights that moved away from the prior by more than a tenth of a nat.
+
+        Many weights of a good mean-field network stay at the prior; a collapsed one has next to none that do not.
+        """
+        if self.module.frozen:
+            return {}
+        ratio, mean = self.module.sigma / self.prior_width, self.module.mean / self.prior_width
+        each = 0.5 * (ratio**2 - 1 + mean**2 - 2 * torch.log(ratio))
+        return {"kl": float(each.double().sum()), "active_weights": float((each > ACTIVE_NATS).double().mean())}
 
     def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """Posterior and weight draws."""

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, softplus
 
 from hepcal.networks.dense import DenseLayout
 
-__all__ = ["Estimator", "MeanFieldPosterior", "gaussian_kl", "random_signs", "standard_normal"]
+__all__ = ["START_RHO", "Estimator", "MeanFieldPosterior", "gaussian_kl", "random_signs", "standard_normal"]
 
 Estimator = Literal["local", "flipout", "shared"]
 

@@ -118,15 +118,17 @@ class Propagation:
         stages[0].mean.copy_(inputs)
         for layer, source, target in zip(self._layers, stages, stages[1:], strict=False):
             torch.square(source.mean_and_one, out=source.square_and_one)
-            torch.mm(layer.to_mean, source.mean_and_one, out=target.mean)
+            hidden = target is not stages[-1]
+            before = temporary[3, : len(target.mean)] if hidden else target.mean
+            torch.mm(layer.to_mean, source.mean_and_one, out=before)
             if source is stages[0]:
                 torch.mm(layer.to_noise, source.square_and_one, out=target.variance)
             else:
                 source.square_and_one[:-1].add_(source.variance)
                 torch.mm(layer.to_carried, source.variance, out=target.carried)
                 torch.addmm(target.carried, layer.to_noise, source.square_and_one, out=target.variance)
-            if target is not stages[-1]:
-                _rectify(target, temporary)
+            if hidden:
+                _rectify(before, target, temporary)
         variance = stages[-1].variance.double()
         if len(stages) > 3:  # units of a first layer are independent, since the inputs are certain
             variance.add_(self._covariance(stages, temporary)).clamp_min_(0)
@@ -147,7 +149,7 @@ class Propagation:
             # Derivatives by the pre-activations, twice: gates come with a factor two, weights behind a ReLU with half.
             slopes = torch.mul(last.gate, weights[:, None], out=temporary[0, : len(last.gate)])
             for layer, stage in zip(self._layers[-2:0:-1], (*middle[::-1], first), strict=True):
-                gradient, terms = temporary[1:, : len(stage.mean)]
+                gradient, terms = temporary[1:3, : len(stage.mean)]
                 torch.mm(layer.to_mean[:, :-1].T, slopes, out=gradient)
                 torch.square(gradient, out=terms).mul_(stage.variance if stage is first else stage.carried)
                 output.add_(terms.sum(0))
@@ -160,7 +162,7 @@ class Propagation:
         if getattr(self._scratch, "jets", None) != jets:
             sizes = self._layout.sizes
             self._scratch.stages = [_Stage.empty(size, jets, self._device) for size in sizes]
-            self._scratch.temporary = torch.empty((3, max(sizes[1:]), jets), device=self._device)
+            self._scratch.temporary = torch.empty((4, max(sizes[1:]), jets), device=self._device)
             self._scratch.jets = jets
         return self._scratch.stages, self._scratch.temporary
 
@@ -238,8 +240,8 @@ class _Stage:
         return cls(with_one[0], with_one[1], with_one[0, :-1], rest[0], rest[1], rest[2])
 
 
-def _rectify(stage: _Stage, temporary: torch.Tensor) -> None:
-    r"""Moments behind the ReLU in place of those before it.
+def _rectify(m: torch.Tensor, stage: _Stage, temporary: torch.Tensor) -> None:
+    r"""Moments behind the ReLU; the variance takes the place of that before it.
 
     Before: the mean m and *twice* the variance v, so that z = m / sqrt(2 v) is one division. Behind:
 
@@ -248,15 +250,14 @@ def _rectify(stage: _Stage, temporary: torch.Tensor) -> None:
 
     are left as *twice* the mean and *four times* the variance. The factors are in the matrices.
     """
-    m, v, gate = stage.mean, stage.variance, stage.gate
-    width, z, bell = temporary[:, : len(m)]
+    twice, v, gate = stage.mean, stage.variance, stage.gate
+    width, z, bell = temporary[:3, : len(m)]
     torch.sqrt(v, out=width)
     torch.div(m, width, out=z).clamp_(-REACH, REACH)
     torch.erf(z, out=gate).add_(1)
     torch.square(z, out=bell).neg_().exp_()
-    twice = torch.mul(m, gate, out=z).addcmul_(bell, width, value=1 / math.sqrt(math.pi))
+    torch.mul(m, gate, out=twice).addcmul_(bell, width, value=1 / math.sqrt(math.pi))
     v.mul_(gate)
-    torch.sub(m, twice, alpha=0.5, out=bell).mul_(twice)
+    torch.sub(m, twice, alpha=0.5, out=z).mul_(twice)
     # Of rounding size where the unit is off; a variance must not be negative.
-    v.add_(bell, alpha=2).clamp_min_(0)
-    m.copy_(twice)
+    v.add_(z, alpha=2).clamp_min_(0)

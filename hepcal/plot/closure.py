@@ -14,7 +14,6 @@ bars. The style is set while a function draws, and nowhere else.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -258,20 +257,12 @@ FIGURES: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
 def _save(plots: Path, name: str, hists: Hists, label: str) -> list[Path]:
     """Draw one figure and write it, or remove what an earlier run left."""
     draw, options = FIGURES[name]
-    figure, targets = Figure(), [plots / f"{name}.png", plots / f"{name}.pdf"]
-    where = {"axes": _split(figure)} if draw in (resolution, spectrum) else {"ax": figure.subplots()}
-    try:
+
+    def drawn(figure: Figure) -> None:
+        where = {"axes": _split(figure)} if draw in (resolution, spectrum) else {"ax": figure.subplots()}
         draw(hists, **options, **where, label=label)
-    except NothingToDrawError:
-        for target in targets:
-            target.unlink(missing_ok=True)
-        return []
-    with tempfile.TemporaryDirectory(dir=plots, prefix=".writing-") as scratch:
-        for target in targets:
-            part = Path(scratch, target.name)
-            figure.savefig(part, metadata={"CreationDate": None} if part.suffix == ".pdf" else None)
-            part.replace(target)
-    return targets
+
+    return panels.save_figure(plots, name, drawn)
 
 
 def _sample(hists: Hists, summary: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import hist
@@ -10,6 +12,7 @@ import matplotlib
 import mplhep
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from hepcal.errors import HepcalError
 from hepcal.hists import LEVELS
@@ -31,6 +34,8 @@ __all__ = [
     "points",
     "ratio",
     "require",
+    "save",
+    "save_figure",
     "series",
     "span",
     "styled",
@@ -252,3 +257,37 @@ def finish(
     ax.set_title(label, loc="left")
     ax.set_title(f"{NAMES[weighting]} weights" if weighting else "", loc="right")
     ax.legend(loc="upper right" if columns == 1 else "upper center", ncols=columns)
+
+
+def save(plots: Path, name: str, draw: Callable[..., Any]) -> list[Path]:
+    """Write a figure of one panel; ``draw`` is called with ``ax``."""
+    return save_figure(plots, name, lambda figure: draw(ax=figure.subplots()))
+
+
+@styled
+def save_figure(plots: Path, name: str, draw: Callable[[Figure], Any]) -> list[Path]:
+    """Draw a figure and write it as ``<name>.png`` and ``.pdf``, or remove what an earlier run left.
+
+    Each file appears complete or not at all, and the same figure gives the same files.
+
+    Args:
+        plots: An existing directory.
+        name: Of the files.
+        draw: Draws into an empty figure; if it raises :class:`NothingToDrawError`, nothing is written.
+
+    Returns:
+        The files written.
+    """
+    figure, targets = Figure(), [plots / f"{name}.png", plots / f"{name}.pdf"]
+    try:
+        draw(figure)
+    except NothingToDrawError:
+        for target in targets:
+            target.unlink(missing_ok=True)
+        return []
+    with tempfile.TemporaryDirectory(dir=plots, prefix=".writing-") as scratch:
+        for target in targets:
+            part = Path(scratch, target.name)
+            figure.savefig(part, metadata={"CreationDate": None} if part.suffix == ".pdf" else None)
+            part.replace(target)
+    return targets

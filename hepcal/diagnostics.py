@@ -1,0 +1,228 @@
+"""Reports on trained calibrators: their scores on a sample, and how they depend on the prior.
+
+::
+
+    report = hepcal.diagnostics.diagnose({"BNN": bnn, "ensemble": ensemble}, test_pairs)
+    points = hepcal.diagnostics.scan_prior(pairs, hepcal.BNN(), (1e-3, 1e-2, 0.1, 1.0))
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.bnn import BNN
+from hepcal.errors import TrainingError
+from hepcal.pairs import JetPairs
+from hepcal.progress import Progress, step
+from hepcal.scores import BinnedScores, Scores, score, score_in_bins, weighted_quantiles
+from hepcal.training import train
+
+__all__ = ["Diagnosis", "PriorPoint", "diagnose", "scan_prior", "write"]
+
+PT_BINS = 8
+ABS_ETA = (0.0, 0.8, 1.3, 2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Scores of one calibrator on one sample.
+
+    Attributes:
+        scores: All jets.
+        pt_calib: In bins of the calibrated p_T [GeV].
+        abs_eta: In bins of |eta|; None if eta is not among the inputs.
+        training: Figures and history of the training, from the card.
+        history: Pairs of update and held-out loss.
+    """
+
+    scores: Scores
+    pt_calib: BinnedScores
+    abs_eta: BinnedScores | None
+    training: Mapping[str, float]
+    history: tuple[tuple[int, float], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; None for NaN."""
+        return {
+            "scores": self.scores.as_dict(),
+            "pt_calib": self.pt_calib.as_dict(),
+            "abs_eta": None if self.abs_eta is None else self.abs_eta.as_dict(),
+            "training": dict(self.training),
+            "history": [list(point) for point in self.history],
+        }
+
+
+def diagnose(
+    calibrators: Mapping[str, Calibrator],
+    pairs: JetPairs,
+    *,
+    pt_edges: Sequence[float] | None = None,
+    show: bool = True,
+) -> dict[str, Diagnosis]:
+    """Score calibrators on the jets of a table, weighted.
+
+    Args:
+        calibrators: By the name to show.
+        pairs: A table that none of them was trained on.
+        pt_edges: Bins of the calibrated p_T [GeV]; default: eight with about as many jets in each.
+        show: Report progress.
+
+    Raises:
+        TrainingError: The table has other inputs than a calibrator.
+    """
+    weight = np.asarray(pairs.weight, dtype=np.float64)
+    eta = [feature.name for feature in pairs.spec.inputs]
+    found = {}
+    with Progress("Scoring", len(calibrators), "calibrators", show=show) as bar:
+        for name, calibrator in calibrators.items():
+            _require_inputs(name, calibrator, pairs)
+            prediction = calibrator.predict(pairs.features, pairs.reco)
+            if pt_edges is None:
+                pt_edges = _edges(prediction.mean, weight)
+            in_eta = None
+            if "eta" in eta:
+                abs_eta = np.abs(pairs.features[:, eta.index("eta")])
+                in_eta = score_in_bins(prediction, pairs.truth, weight, abs_eta, ABS_ETA)
+            found[name] = Diagnosis(
+                scores=score(prediction, pairs.truth, weight),
+                pt_calib=score_in_bins(prediction, pairs.truth, weight, prediction.mean, pt_edges),
+                abs_eta=in_eta,
+                training=calibrator.card.figures,
+                history=calibrator.card.history,
+            )
+            bar.advance(1)
+    return found
+
+
+def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
+    wanted, found = calibrator.card.features, pairs.spec
+    if (wanted.names, wanted.pt) != (found.names, found.pt):
+        raise TrainingError(
+            f"{name} was trained on the inputs {', '.join(wanted.names)} (p_T: {wanted.pt}), but the table holds "
+            f"{', '.join(found.names)} (p_T: {found.pt})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PriorPoint:
+    """One training of a prior scan, judged on other jets.
+
+    Attributes:
+        prior_width: Width of the prior.
+        nll: Mean log score [nats, density in 1/GeV].
+        nll_unc: Its statistical error; the points share their jets, so differences are known better.
+        sigma_stoch: Mean stochastic uncertainty [GeV].
+        sigma_pred: Mean statistical uncertainty [GeV].
+        active_weights: Share of weights that left the prior.
+        collapsed: Whether the network says the same of every jet.
+    """
+
+    prior_width: float
+    nll: float
+    nll_unc: float
+    sigma_stoch: float
+    sigma_pred: float
+    active_weights: float
+    collapsed: bool
+
+
+def scan_prior(
+    pairs: JetPairs, method: BNN, widths: Sequence[float], *, seed: int = 0, show: bool = True
+) -> tuple[PriorPoint, ...]:
+    """Train with priors of several widths; results should not depend on it over orders of magnitude.
+
+    Args:
+        pairs: The table; a fifth of its events judges.
+        method: Everything but the width.
+        widths: Widths of the prior.
+        seed: Of the split and of all trainings.
+        show: Report progress.
+    """
+    fitted, judge = pairs.split(0.8, seed)
+    points = []
+    with Progress("Prior scan", len(widths), "trainings", show=show) as bar:
+        for width in widths:
+            changed = BNN.model_validate({**method.model_dump(), "prior_width": width})
+            calibrator = train(fitted, changed, seed=seed, show=False)
+            found = score(calibrator.predict(judge.features, judge.reco), judge.truth, judge.weight)
+            figures = calibrator.card.figures
+            points.append(
+                PriorPoint(
+                    prior_width=float(width),
+                    nll=found.nll,
+                    nll_unc=found.nll_unc,
+                    sigma_stoch=found.sigma_stoch,
+                    sigma_pred=found.sigma_pred,
+                    active_weights=figures["active_weights"],
+                    collapsed=bool(figures["collapsed"]),
+                )
+            )
+            bar.advance(1, f"width {width:g}")
+    return tuple(points)
+
+
+def write(
+    directory: Path, diagnoses: Mapping[str, Diagnosis], *, points: Sequence[PriorPoint] = (), label: str = ""
+) -> list[Path]:
+    """Write ``diagnostics.json`` and its plots.
+
+    Args:
+        directory: Made if needed; plots go to ``plots/`` in it.
+        diagnoses: From :func:`diagnose`.
+        points: From :func:`scan_prior`.
+        label: To write above the axes.
+
+    Returns:
+        The plots.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {
+        "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
+        "prior_scan": [asdict(point) for point in points],
+    }
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
+        part = Path(scratch) / "diagnostics.json"
+        part.write_text(json.dumps(content, indent=1))
+        part.replace(directory / "diagnostics.json")
+    with step("Drawing"):
+        return _draw(directory / "plots", diagnoses, points, label)
+
+
+def _draw(directory: Path, diagnoses: Mapping[str, Diagnosis], points: Sequence[PriorPoint], label: str) -> list[Path]:
+    from hepcal import plot
+    from hepcal.plot.panels import save
+
+    directory.mkdir(exist_ok=True)
+    scores = {name: found.scores for name, found in diagnoses.items()}
+    in_pt = {name: found.pt_calib for name, found in diagnoses.items()}
+    in_eta = {name: found.abs_eta for name, found in diagnoses.items() if found.abs_eta is not None}
+    histories = {name: found.history for name, found in diagnoses.items()}
+    scanned = [(point.prior_width, point.nll, point.nll_unc, point.collapsed) for point in points]
+    figures: dict[str, partial[Any]] = {
+        "coverage": partial(plot.coverage, scores),
+        "pit": partial(plot.pit, scores),
+        "quantile_calibration": partial(plot.quantile_calibration, scores),
+        "history": partial(plot.history, histories),
+        "prior_scan": partial(plot.prior_scan, scanned),
+    }
+    figures["coverage_68_abs_eta"] = partial(plot.scores_in_bins, in_eta, "coverage_68", r"$|\eta|$")
+    for figure in ("coverage_68", "pull_sd", "crps", "width_68"):
+        figures[f"{figure}_pt_calib"] = partial(plot.scores_in_bins, in_pt, figure)
+    return [path for name, draw in figures.items() for path in save(directory, name, partial(draw, label=label))]
+
+
+def _edges(mean: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Bins of about equal weight, at round numbers, that hold everything."""
+    inner = weighted_quantiles(mean.astype(np.float64), weight, np.linspace(0, 1, PT_BINS + 1)[1:-1].tolist())
+    rounded = [float(f"{edge:.2g}") for edge in inner]
+    ends = float(np.floor(mean.min())), float(np.ceil(mean.max())) + 1.0
+    return np.array(sorted({ends[0], *(edge for edge in rounded if ends[0] < edge < ends[1]), ends[1]}))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from scipy import optimize, stats
 
-from hepcal.distributions import Distribution, ExponentialTails, NormalMixture
+from hepcal.distributions import CrystalBall, Distribution, NormalMixture
 from hepcal.prediction import JETS_AT_ONCE, NoDensityError, Prediction, combine_draws
 
 ONE_SIGMA = 0.6827
@@ -415,9 +415,10 @@ def test_components_may_change_places_between_draws() -> None:
     np.testing.assert_allclose(two.mode(), one.mode(), rtol=1e-9)
 
 
-def test_exponential_tails_predict_like_any_other() -> None:
+def test_power_law_tails_predict_like_any_other() -> None:
     low, high = np.array([[0.5, 8.0, 0.02]]), np.array([[2.0, 8.0, 50.0]])
-    tails = ExponentialTails(np.full((1, 3), 600.0), np.full((1, 3), 20.0), low, high)
+    powers = np.full((1, 3), 9.0), np.full((1, 3), 6.0)
+    tails = CrystalBall(np.full((1, 3), 600.0), np.full((1, 3), 20.0), low, high, *powers)
     prediction = from_one_network(tails)
     assert_highest_density(prediction, ONE_SIGMA)
     np.testing.assert_allclose(prediction.mode(), 600, atol=1e-3)

@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from hepcal import scores as sc
-from hepcal.distributions import ExponentialTails, NormalMixture
+from hepcal.distributions import CrystalBall, NormalMixture
 from hepcal.prediction import Prediction
 
 ONE_SIGMA = 0.6826894
@@ -254,8 +254,8 @@ def test_crps_over_quantiles_is_coarser(scoringrules):
     assert summed.mean() == pytest.approx(exact.mean(), rel=1e-4)
 
 
-def test_crps_with_exponential_tails():
-    tails = ExponentialTails(*(np.array([[v, v]]) for v in (500.0, 40.0, 0.8, 1.5)))
+def test_crps_with_power_law_tails():
+    tails = CrystalBall(*(np.array([[v, v]]) for v in (500.0, 40.0, 0.8, 1.5, 6.0, 9.0)))
     truth = np.array([300.0, 560.0])
     jets = sc.jet_scores(predicted(tails), truth)
 

@@ -78,8 +78,8 @@ class DensityMethod(Method, ABC):
     """Methods that learn a density of y = pt_truth / pt_reco given the inputs.
 
     Attributes:
-        head: ``gaussian``; ``mixture`` of Gaussians (arXiv:2003.11099, Eq. 16); or ``tails``, a Gaussian core with
-            exponential tails, which describes real jets best.
+        head: ``gaussian``; ``mixture`` of Gaussians (arXiv:2003.11099, Eq. 16); or ``tails``, a double-sided
+            Crystal Ball (Gaussian core, power-law tails), which describes real jets best.
         components: Number of Gaussians of a mixture.
         prior_width: Width of the Gaussian prior of every weight. For networks without a posterior it sets the L2
             strength 1 / (2 prior_width² N) per jet.

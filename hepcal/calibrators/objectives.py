@@ -242,10 +242,10 @@ class MembersObjective(Objective):
         networks.weights.grad = backprop.gradient
         share = (w / rows).expand(self.members, rows).unsqueeze(-1)
         x, y = x.expand(self.members, *x.shape[-2:]), y.expand(self.members, rows)
-        for member in range(self.members):
-            kept = networks.dropout_factors(rows, generator)
-            by_output = partial(self._by_output, target=y[member], share=share[member])
-            backprop(member, x[member], by_output, kept)
+        for number, group in enumerate(backprop.groups):
+            drawn = [networks.dropout_factors(rows, generator) for _ in range(self.members)[group]]
+            kept = [factors for factors in drawn if factors is not None]
+            backprop(number, x[group], partial(self._by_output, target=y[group], share=share[group]), kept)
         if self.decay:
             backprop.gradient.add_(networks.weights, alpha=2 * self.decay)
 

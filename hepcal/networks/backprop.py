@@ -2,12 +2,13 @@
 
 Automatic differentiation of these small networks spends most of its time on bookkeeping. The passes here do the same
 arithmetic as the modules under autograd, with the same random numbers; the gradients agree to rounding. Every view
-that a pass needs is made once: making one costs as much as a small sum.
+that a pass needs is made once: making one costs as much as a small sum. Products that belong together are one batched
+product: means and variances of one layer, or the same layer of several networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -16,30 +17,41 @@ from hepcal.networks.dense import DenseLayout
 
 __all__ = ["LocalBackprop", "NetworkBackprop"]
 
-# From outputs (rows, out) to the derivative of the loss by them.
+# From outputs (..., rows, out) to the derivative of the loss by them.
 OutputGradient = Callable[[torch.Tensor], torch.Tensor]
+
+# Rows of all networks of one group together. Their buffers stay in a second-level cache of 2 MB; with fewer rows the
+# calls cost more than the arithmetic.
+ROWS_AT_ONCE = 1000
 
 mask_by_relu = torch.ops.aten.threshold_backward.grad_input
 
 
 class _LocalLayer:
-    """Buffers of one layer and their views; ``mean`` and ``width`` are those of the pre-activations."""
+    """Buffers of one layer and their views.
+
+    Pairs have a leading dimension of two: what belongs to the means of the weights, and what belongs to their
+    variances. Pre-activations are ``mean + width * noise``.
+    """
 
     def __init__(
         self, weights: torch.Tensor, gradient: torch.Tensor, noise: torch.Tensor, rows: int, *, last: bool
     ) -> None:
         _, out, fan_in = weights.shape
-        # Columns of ones, behind the inputs of the layer, carry the biases.
-        self.inputs = weights.new_ones((rows, fan_in))
-        self.squares = torch.ones_like(self.inputs)
+        # Inputs and their squares. Columns of ones, behind the inputs of the layer, carry the biases.
+        self.inputs_pair = weights.new_ones((2, rows, fan_in))
+        self.inputs, self.squares = self.inputs_pair.unbind(0)
         self.units_in = self.inputs[:, :-1]
-        self.mean_weights_t, self.variance_weights_t = weights[0].t(), weights[1].t()
-        self.mean_weights, self.variance_weights = weights[0, :, :-1], weights[1, :, :-1]
-        self.mean_gradient, self.variance_gradient = gradient.unbind(0)
+        self.weights_pair, self.weights_pair_t = weights[:, :, :-1], weights.transpose(1, 2)
+        self.gradient_pair = gradient
+        self.outputs_pair = weights.new_empty((2, rows, out))
+        self.mean, self.width = self.outputs_pair.unbind(0)
         self.noise = noise.view(rows, out)
-        self.mean, self.width, self.by_mean, self.by_width = (weights.new_empty((rows, out)) for _ in range(4))
-        self.by_mean_t, self.by_width_t = self.by_mean.t(), self.by_width.t()
-        self.returned, self.returned_width = (weights.new_empty((rows, fan_in - 1)) for _ in range(2))
+        self.signal_pair = weights.new_empty((2, rows, out))
+        self.signal_pair_t = self.signal_pair.transpose(1, 2)
+        self.by_mean, self.by_width = self.signal_pair.unbind(0)
+        self.returned_pair = weights.new_empty((2, rows, fan_in - 1))
+        self.returned, self.returned_width = self.returned_pair.unbind(0)
         self.last = last
 
 
@@ -74,13 +86,11 @@ class LocalBackprop:
         self._layers[-1].by_mean.copy_(by_output(outputs))
         for number in range(len(self._layers) - 1, -1, -1):
             layer = self._layers[number]
-            # Pre-activations are mean + width * noise, and d width / d variance = 1 / (2 width).
+            # d width / d variance = 1 / (2 width).
             torch.div(layer.noise, layer.width, out=layer.by_width).mul_(layer.by_mean)
-            torch.mm(layer.by_mean_t, layer.inputs, out=layer.mean_gradient)
-            torch.mm(layer.by_width_t, layer.squares, out=layer.variance_gradient)
+            torch.bmm(layer.signal_pair_t, layer.inputs_pair, out=layer.gradient_pair)
             if number:
-                torch.mm(layer.by_mean, layer.mean_weights, out=layer.returned)
-                torch.mm(layer.by_width, layer.variance_weights, out=layer.returned_width)
+                torch.bmm(layer.signal_pair, layer.weights_pair, out=layer.returned_pair)
                 layer.returned.addcmul_(layer.returned_width, layer.units_in)
                 before = self._layers[number - 1]
                 mask_by_relu(layer.returned, before.mean, 0, grad_input=before.by_mean)
@@ -90,8 +100,7 @@ class LocalBackprop:
         self._layers[0].units_in.copy_(x)
         for number, layer in enumerate(self._layers):
             torch.mul(layer.inputs, layer.inputs, out=layer.squares)
-            torch.mm(layer.inputs, layer.mean_weights_t, out=layer.mean)
-            torch.mm(layer.squares, layer.variance_weights_t, out=layer.width)
+            torch.bmm(layer.inputs_pair, layer.weights_pair_t, out=layer.outputs_pair)
             layer.width.add_(VARIANCE_FLOOR).sqrt_()
             layer.mean.addcmul_(layer.width, layer.noise)
             if not layer.last:
@@ -100,21 +109,24 @@ class LocalBackprop:
 
 
 class _Layer:
-    """Buffers of one layer and their views, shared by all networks."""
+    """Buffers of one layer and their views, for a group of networks."""
 
     def __init__(self, weights: torch.Tensor, rows: int, fan_in: int, out: int) -> None:
+        networks = len(weights)
         # Columns of ones, behind the inputs of the layer, carry the biases.
-        self.inputs = weights.new_ones((rows, fan_in + 1))
-        self.units_in = self.inputs[:, :-1]
-        self.outputs, self.signal = weights.new_empty((rows, out)), weights.new_empty((rows, out))
-        self.signal_t = self.signal.t()
-        self.returned = weights.new_empty((rows, fan_in))
+        self.inputs = weights.new_ones((networks, rows, fan_in + 1))
+        self.units_in = self.inputs[..., :-1]
+        self.outputs, self.signal = (weights.new_empty((networks, rows, out)) for _ in range(2))
+        self.signal_t = self.signal.transpose(1, 2)
+        self.returned = weights.new_empty((networks, rows, fan_in))
+        self.kept = torch.empty_like(self.returned)
 
 
 class NetworkBackprop:
-    """Gradient of a loss by the parameters of M networks, one after the other in the same buffers.
+    """Gradient of a loss by the parameters of M networks, group after group in the same buffers.
 
-    The buffers of one network stay in cache; a batched product over all networks would have to stream those of all.
+    The buffers of one group stay in cache; one batched product over all networks would have to stream those of all,
+    and one network at a time would spend as long on calls as on arithmetic.
 
     Args:
         layout: The networks; they have biases.
@@ -123,43 +135,55 @@ class NetworkBackprop:
 
     Attributes:
         gradient: The derivative, shape (M, count).
+        groups: The networks of each group, as slices.
     """
 
     def __init__(self, layout: DenseLayout, weights: torch.Tensor, rows: int) -> None:
         self.rows = rows
         self.gradient = torch.empty_like(weights)
-        # By network and layer: transposed with biases, as it is without them.
-        self._weights = [[(block.t(), block[:, :-1]) for block in layout.blocks(member)] for member in weights.detach()]
-        self._gradients = [layout.blocks(member) for member in self.gradient]
-        sizes = zip(layout.sizes, layout.sizes[1:], strict=False)
-        self._layers = [_Layer(weights.detach(), rows, fan_in, out) for fan_in, out in sizes]
+        size = min(len(weights), max(1, ROWS_AT_ONCE // rows))
+        self.groups = [slice(start, min(start + size, len(weights))) for start in range(0, len(weights), size)]
+        # By group and layer: transposed with biases, as it is without them.
+        self._weights = [
+            [(block.transpose(1, 2), block[..., :-1]) for block in layout.blocks(weights.detach()[group])]
+            for group in self.groups
+        ]
+        self._gradients = [layout.blocks(self.gradient[group]) for group in self.groups]
+        sizes = list(zip(layout.sizes, layout.sizes[1:], strict=False))
+        # All groups have one size, but for the last.
+        self._layers = {
+            len(weights[group]): [_Layer(weights.detach()[group], rows, fan_in, out) for fan_in, out in sizes]
+            for group in (self.groups[0], self.groups[-1])
+        }
 
     def __call__(
-        self, member: int, x: torch.Tensor, by_output: OutputGradient, kept: list[torch.Tensor] | None = None
+        self, number: int, x: torch.Tensor, by_output: OutputGradient, kept: Sequence[list[torch.Tensor]] = ()
     ) -> None:
-        """Write the gradient of one network.
+        """Write the gradient of one group of networks.
 
         Args:
-            member: Which.
-            x: Inputs, shape (rows, in).
-            by_output: Derivative of its loss by its outputs.
-            kept: Dropout: factors (rows, units) on the outputs of each hidden layer.
+            number: Which group.
+            x: Inputs, shape (rows, in), or (networks, rows, in).
+            by_output: Derivative of the loss of each network by its outputs (networks, rows, out).
+            kept: Dropout: by network, factors (rows, units) on the outputs of each hidden layer.
         """
-        layers, weights, last = self._layers, self._weights[member], len(self._layers) - 1
+        weights, gradients = self._weights[number], self._gradients[number]
+        layers = self._layers[len(gradients[0])]
+        last = layers[-1]
+        for layer, factors in zip(layers[1:], zip(*kept, strict=True), strict=False):
+            torch.stack(factors, out=layer.kept)
         layers[0].units_in.copy_(x)
-        for number, layer in enumerate(layers):
-            torch.mm(layer.inputs, weights[number][0], out=layer.outputs)
-            if number < last:
-                after = torch.clamp_min(layer.outputs, 0, out=layers[number + 1].units_in)
-                if kept is not None:
-                    after.mul_(kept[number])
-        layers[last].signal.copy_(by_output(layers[last].outputs))
-        for number in range(last, -1, -1):
-            layer = layers[number]
-            torch.mm(layer.signal_t, layer.inputs, out=self._gradients[member][number])
-            if number:
-                torch.mm(layer.signal, weights[number][1], out=layer.returned)
-                if kept is not None:
-                    layer.returned.mul_(kept[number - 1])
-                before = layers[number - 1]
-                mask_by_relu(layer.returned, before.outputs, 0, grad_input=before.signal)
+        for layer, after, (weight_t, _) in zip(layers, layers[1:], weights, strict=False):
+            torch.bmm(layer.inputs, weight_t, out=layer.outputs)
+            torch.clamp_min(layer.outputs, 0, out=after.units_in)
+            if kept:
+                after.units_in.mul_(after.kept)
+        torch.bmm(last.inputs, weights[-1][0], out=last.outputs)
+        last.signal.copy_(by_output(last.outputs))
+        for layer, before, (_, weight) in zip(layers[:0:-1], layers[-2::-1], weights[::-1], strict=False):
+            torch.bmm(layer.signal, weight, out=layer.returned)
+            if kept:
+                layer.returned.mul_(layer.kept)
+            mask_by_relu(layer.returned, before.outputs, 0, grad_input=before.signal)
+        for layer, gradient in zip(layers, gradients, strict=True):
+            torch.bmm(layer.signal_t, layer.inputs, out=gradient)

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch.nn.functional import softplus
 
-from hepcal.distributions import Distribution, ExponentialTails, NormalMixture
+from hepcal.distributions import CrystalBall, Distribution, NormalMixture
 
 __all__ = ["SIGMA_FLOOR", "GaussianHead", "Head", "HeadName", "MixtureHead", "PointHead", "TailHead", "head_of"]
 
@@ -22,8 +22,10 @@ HeadName = Literal["gaussian", "mixture", "tails"]
 
 # In units of the target scale. Keeps the likelihood bounded when a flexible network hits a training point exactly.
 SIGMA_FLOOR = 1e-3
-# Where the exponential tails begin, in units of the core width; below, the core is no more than a kink.
+# Where tails may begin, in units of the core width; closer, the core is no more than a kink.
 KNEE_FLOOR = 0.05
+# Of the tails: above three the variance exists, and near three it is a guess about tails nobody has seen.
+POWER_FLOOR = 3.5
 LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -161,60 +163,74 @@ class MixtureHead(Head):
 
 
 class TailHead(Head):
-    """A Gaussian core with exponential tails on both sides (arXiv:1603.08591), for the tails that real jets have.
+    """A double-sided Crystal Ball: a Gaussian core with power-law tails, for the tails that real jets have.
 
-    Outputs are the peak, the raw core width, and the raw distances ``low`` and ``high`` from the peak, in core
-    widths, at which the tails begin. Density and slope are continuous there, and all moments exist.
+    Outputs are the peak, the raw core width, the raw distances ``low`` and ``high`` from the peak, in core widths, at
+    which the tails begin, and their raw powers. Density and slope are continuous there.
+    See :class:`hepcal.distributions.CrystalBall`.
     """
 
-    outputs = 4
-    _START: ClassVar[float] = 1.5
+    outputs = 6
+    _KNEE: ClassVar[float] = 1.5
+    _POWER: ClassVar[float] = 5.0
 
     def start(self, target: torch.Tensor) -> torch.Tensor:
         """See :meth:`Head.start`; the core begins at the spread of the bulk, since tails inflate the rms."""
         low, mid, high = torch.quantile(
             target.double()[:1_000_000], target.new_tensor([0.158655, 0.5, 0.841345]).double()
         ).to(target.dtype)
-        knee = raw_width(target.new_tensor(self._START))
-        return torch.stack([mid, raw_width((high - low) / 2), knee, knee])
-
-    def _parts(self, outputs: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Pull z, sigma, low, high."""
-        peak, raw, raw_low, raw_high = outputs.unbind(-1)
-        sigma = softplus(raw) + SIGMA_FLOOR
-        return (target - peak) / sigma, sigma, softplus(raw_low) + KNEE_FLOOR, softplus(raw_high) + KNEE_FLOOR
+        knee, power = (raw_width(target.new_tensor(value)) for value in (self._KNEE, self._POWER))
+        return torch.stack([mid, raw_width((high - low) / 2), knee, knee, power, power])
 
     @staticmethod
-    def _norm(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        """Integral of the unnormalised density over z."""
-        core = math.sqrt(2 * math.pi) * (torch.special.ndtr(high) - torch.special.ndtr(-low))
-        return core + torch.exp(-0.5 * low * low) / low + torch.exp(-0.5 * high * high) / high
+    def _shape(outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """sigma, low, high, power of the lower and of the upper tail, from outputs (..., 6)."""
+        sigma, low, high, lower, upper = softplus(outputs[..., 1:]).unbind(-1)
+        return sigma + SIGMA_FLOOR, low + KNEE_FLOOR, high + KNEE_FLOOR, lower + POWER_FLOOR, upper + POWER_FLOOR
+
+    @staticmethod
+    def _area(knee: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
+        """Integral of the unnormalised density over z beyond a knee."""
+        return torch.exp(-0.5 * knee * knee) * power / (knee * (power - 1))
+
+    def _terms(self, outputs: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """z, z limited to the core, u = 1 + knee * distance / power beyond it, and the normalisation."""
+        sigma, low, high, lower, upper = self._shape(outputs)
+        z = (target - outputs[..., 0]) / sigma
+        core = torch.minimum(torch.maximum(z, -low), high)
+        power = torch.where(z < 0, lower, upper)
+        u = 1 + core.abs() * (z - core).abs() / power
+        gauss = math.sqrt(2 * math.pi) * (torch.special.ndtr(high) - torch.special.ndtr(-low))
+        return z, core, u, gauss + self._area(low, lower) + self._area(high, upper)
 
     def nll(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """z²/2 in the core, linear in the tails, plus the logarithm of the normalisation."""
-        z, sigma, low, high = self._parts(outputs, target)
-        inside = torch.minimum(torch.maximum(z, -low), high)
-        # With c the pull clipped to the core: z²/2 there, c (z - c/2) beyond, which is c z - c²/2 everywhere.
-        return inside * z - 0.5 * inside * inside + torch.log(sigma) + torch.log(self._norm(low, high))
+        """z²/2 in the core, logarithmic in the tails, plus the logarithm of the normalisation."""
+        sigma, _, _, lower, upper = self._shape(outputs)
+        z, core, u, norm = self._terms(outputs, target)
+        power = torch.where(z < 0, lower, upper)
+        return 0.5 * core * core + power * torch.log(u) + torch.log(sigma) + torch.log(norm)
 
     @torch.no_grad()
     def gradient(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """See :meth:`Head.gradient`."""
-        z, sigma, low, high = self._parts(outputs, target)
-        slope = torch.minimum(torch.maximum(z, -low), high)  # of the energy by z
-        norm = self._norm(low, high)
-        by_low = torch.clamp(-(z + low), min=0) - torch.exp(-0.5 * low * low) / (low * low * norm)
-        by_high = torch.clamp(z - high, min=0) - torch.exp(-0.5 * high * high) / (high * high * norm)
-        by_sigma = (1 - slope * z) / sigma
+        sigma, low, high, lower, upper = self._shape(outputs)
+        z, core, u, norm = self._terms(outputs, target)
+        slope = core / u  # of the energy by z
+        parts = [(1 - slope * z) / sigma]
+        by_power = []
+        for knee, power, beyond in ((low, lower, z < -low), (high, upper, z > high)):
+            edge = torch.exp(-0.5 * knee * knee) / norm
+            by_knee = torch.where(beyond, knee + (z.abs() - 2 * knee) / u, 0)
+            parts.append(by_knee - edge * (knee * knee + power) / (knee * knee * (power - 1)))
+            of_tail = torch.where(beyond, torch.log(u) - (u - 1) / u, 0)
+            by_power.append(of_tail - edge / (knee * (power - 1) ** 2))
         chain = torch.sigmoid(outputs[..., 1:])
-        parts = torch.stack([by_sigma, by_low, by_high], dim=-1) * chain
-        return torch.cat([(-slope / sigma).unsqueeze(-1), parts], dim=-1)
+        return torch.cat([(-slope / sigma).unsqueeze(-1), torch.stack(parts + by_power, dim=-1) * chain], dim=-1)
 
     def distribution(self, outputs: torch.Tensor) -> Distribution:
         """See :meth:`Head.distribution`."""
-        peak, raw, raw_low, raw_high = outputs.double().cpu().unbind(1)
-        widths = softplus(raw) + SIGMA_FLOOR, softplus(raw_low) + KNEE_FLOOR, softplus(raw_high) + KNEE_FLOOR
-        return ExponentialTails(peak.numpy(), *(part.numpy() for part in widths))
+        outputs = outputs.double().cpu().movedim(1, -1)
+        return CrystalBall(outputs[..., 0].numpy(), *(part.numpy() for part in self._shape(outputs)))
 
 
 def head_of(name: HeadName, components: int) -> Head:

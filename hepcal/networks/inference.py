@@ -96,7 +96,7 @@ class WeightDraws:
     def batched(self, inputs: torch.Tensor) -> torch.Tensor:
         """The same as a call, all draws in one batched product per layer: the form for a GPU.
 
-        Jets are cut so that the hidden layers stay below the workspace. On a CPU this is two to three times slower
+        Jets are cut so that the hidden layers stay below the workspace. On a CPU this is 1.5 to 3.5 times slower
         than a call and agrees with it up to rounding.
 
         Args:

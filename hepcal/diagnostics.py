@@ -82,19 +82,20 @@ def diagnose(
     weight = np.asarray(pairs.weight, dtype=np.float64)
     eta = [feature.name for feature in pairs.spec.inputs]
     found = {}
+    edges = None if pt_edges is None else np.asarray(pt_edges, dtype=np.float64)
     with Progress("Scoring", len(calibrators), "calibrators", show=show) as bar:
         for name, calibrator in calibrators.items():
             _require_inputs(name, calibrator, pairs)
             prediction = calibrator.predict(pairs.features, pairs.reco)
-            if pt_edges is None:
-                pt_edges = _edges(prediction.mean, weight)
+            if edges is None:
+                edges = _edges(prediction.mean, weight)
             in_eta = None
             if "eta" in eta:
                 abs_eta = np.abs(pairs.features[:, eta.index("eta")])
                 in_eta = score_in_bins(prediction, pairs.truth, weight, abs_eta, ABS_ETA)
             found[name] = Diagnosis(
                 scores=score(prediction, pairs.truth, weight),
-                pt_calib=score_in_bins(prediction, pairs.truth, weight, prediction.mean, pt_edges),
+                pt_calib=score_in_bins(prediction, pairs.truth, weight, prediction.mean, edges),
                 abs_eta=in_eta,
                 training=calibrator.card.figures,
                 history=calibrator.card.history,

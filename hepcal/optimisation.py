@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.optim.adam import adam
 
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.objectives import Batch, Objective
@@ -85,8 +86,7 @@ class _Loop:
         self.objective, self.method, self.table, self.judge = objective, method, table, judge
         self.batches = _Batches(objective.rows or len(table[0]), method.batch, generator)
         self.generator = generator
-        trained = [p for p in objective.module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(trained, lr=method.learning_rate, fused=True)
+        self.optimiser = _Adam([p for p in objective.module.parameters() if p.requires_grad])
         self.best_state = {name: value.clone() for name, value in objective.module.state_dict().items()}
         self.best = torch.full((objective.members,), math.inf, dtype=torch.float64)
         self.check_every = max(1, method.patience // CHECKS_PER_PATIENCE)
@@ -106,11 +106,9 @@ class _Loop:
         rate = self.method.learning_rate * LEARNING_RATE_DROP**self.drops
         if self.method.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * self.update / self.method.max_updates))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         rows = self.batches.next().to(self.table[0].device)
         self.objective.backward(*self.objective.batch(self.table, rows), self.generator)
-        self.optimiser.step()
+        self.optimiser.step(rate)
         self.update += 1
 
     def look(self) -> str:
@@ -165,8 +163,7 @@ class _Loop:
         """Everything that the next update depends on."""
         tensors = {f"module.{name}": value for name, value in self.objective.module.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_state.items()}
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+        tensors |= {f"adam.{name}": value for name, value in self.optimiser.state().items()}
         tensors |= {
             "generator": self.generator.get_state(),
             "order": self.batches.order,
@@ -185,17 +182,41 @@ class _Loop:
         self.objective.module.load_state_dict(parts["module"])
         device = self.table[0].device
         self.best_state = {name: value.to(device) for name, value in parts["best"].items()}
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in parts["adam"].items():
-            number, _, moment = name.partition(".")
-            moments.setdefault(int(number), {})[moment] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        for name, value in self.optimiser.state().items():
+            value.copy_(parts["adam"][name])
         self.generator.set_state(tensors["generator"])
         self.batches.order, self.batches.position = tensors["order"], numbers["position"]
         self.best = tensors["best_losses"]
         for name in ("update", "since", "plateaus", "drops"):
             setattr(self, name, numbers[name])
         self.fit.history = [(int(update), float(loss)) for update, loss in numbers["history"]]
+
+
+class _Adam:
+    """Adam (arXiv:1412.6980) by torch's functional form: the bookkeeping of ``torch.optim.Adam`` costs as much again.
+
+    Args:
+        parameters: What is trained, changed in place. All have gradients when a step is made.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.mean, self.square = ([torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in range(2))
+        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One update with a step size."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        adam(
+            self.parameters, gradients, self.mean, self.square, [], self.steps, fused=True, amsgrad=False,
+            beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the next step depends on, beside parameters and gradients."""
+        parts = {"mean": self.mean, "square": self.square, "steps": self.steps}
+        return {f"{name}.{number}": part for name, found in parts.items() for number, part in enumerate(found)}
 
 
 class _Batches:

@@ -57,8 +57,8 @@ class Objective(ABC):
 
     def batch(self, table: Batch, rows: torch.Tensor) -> Batch:
         """The batch of some rows of the table."""
-        x, y, w = table
-        return x[rows], y[rows], w[rows]
+        x, y, w = (part.index_select(0, rows) for part in table)
+        return x, y, w
 
     @abstractmethod
     def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -133,16 +133,19 @@ class ElboObjective(Objective):
             self._backprop = LocalBackprop(posterior.layout, rows, x.device)
         backprop = self._backprop
         by_mean, by_sigma = posterior.mean.grad, posterior.rho.grad = backprop.gradient.unbind(0)
+        mean, variance = backprop.parameters.unbind(0)
         sigma = softplus(posterior.rho)
-        backprop.parameters[0].copy_(posterior.mean)
-        torch.mul(sigma, sigma, out=backprop.parameters[1])
+        mean.copy_(posterior.mean)
+        torch.mul(sigma, sigma, out=variance)
         standard_normal(backprop.noise, generator)
         share = (w / rows).unsqueeze(-1)
         backprop(x, lambda outputs: self.head.gradient(outputs, y).mul_(share))
+        # KL per jet: mean / (prior² N) by the mean, sigma / (prior² N) - 1 / (sigma N) by sigma.
         pull = 1 / (self.prior_width**2 * self.n_eff)
-        by_mean.add_(posterior.mean, alpha=pull)
-        by_sigma.mul_(sigma).add_(sigma, alpha=pull).sub_(torch.reciprocal(sigma), alpha=1 / self.n_eff)
-        by_sigma.mul_(torch.sigmoid(posterior.rho))
+        by_mean.add_(mean, alpha=pull)
+        by_sigma.add_(pull).mul_(sigma)
+        by_rho = torch.sigmoid(posterior.rho)
+        by_sigma.mul_(by_rho).addcdiv_(by_rho, sigma, value=-1 / self.n_eff)
 
     @torch.no_grad()
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -28,31 +28,35 @@ mask_by_relu = torch.ops.aten.threshold_backward.grad_input
 
 
 class _LocalLayer:
-    """Buffers of one layer and their views.
+    """Views of one layer.
 
     Pairs have a leading dimension of two: what belongs to the means of the weights, and what belongs to their
-    variances. Pre-activations are ``mean + width * noise``.
+    variances.
+
+    Args:
+        weights: Means and variances, shape (2, out, in + 1).
+        gradient: Where their derivatives go.
+        signal: Derivatives by the pre-activations, shape (2, rows * out). The second row comes as noise.
+        scratch: Two vectors for what no other layer needs.
+        rows: Jets.
     """
 
     def __init__(
-        self, weights: torch.Tensor, gradient: torch.Tensor, noise: torch.Tensor, rows: int, *, last: bool
+        self, weights: torch.Tensor, gradient: torch.Tensor, signal: torch.Tensor, scratch: torch.Tensor, rows: int
     ) -> None:
         _, out, fan_in = weights.shape
         # Inputs and their squares. Columns of ones, behind the inputs of the layer, carry the biases.
         self.inputs_pair = weights.new_ones((2, rows, fan_in))
         self.inputs, self.squares = self.inputs_pair.unbind(0)
         self.units_in = self.inputs[:, :-1]
-        self.weights_pair, self.weights_pair_t = weights[:, :, :-1], weights.transpose(1, 2)
-        self.gradient_pair = gradient
-        self.outputs_pair = weights.new_empty((2, rows, out))
-        self.mean, self.width = self.outputs_pair.unbind(0)
-        self.noise = noise.view(rows, out)
-        self.signal_pair = weights.new_empty((2, rows, out))
+        self.weights, self.weights_t, self.gradient = weights[:, :, :-1], weights.transpose(1, 2), gradient
+        self.outputs_pair = scratch[:, : rows * out].view(2, rows, out)
+        self.outputs, self.variance = self.outputs_pair.unbind(0)
+        self.signal_pair = signal.view(2, rows, out)
         self.signal_pair_t = self.signal_pair.transpose(1, 2)
-        self.by_mean, self.by_width = self.signal_pair.unbind(0)
-        self.returned_pair = weights.new_empty((2, rows, fan_in - 1))
-        self.returned, self.returned_width = self.returned_pair.unbind(0)
-        self.last = last
+        self.by_mean, self.noise = self.signal_pair.unbind(0)
+        self.returned_pair = scratch[:, : rows * (fan_in - 1)].view(2, rows, fan_in - 1)
+        self.returned, self.returned_squares = self.returned_pair.unbind(0)
 
 
 class LocalBackprop:
@@ -65,47 +69,49 @@ class LocalBackprop:
 
     Attributes:
         parameters: To be filled with means and variances of all weights, shape (2, count).
-        noise: To be filled with standard normal numbers, shape (rows * units,), layer after layer.
+        noise: To be filled with standard normal numbers, shape (rows * units,), layer after layer; overwritten.
         gradient: The derivative by the means and *twice* that by the variances, shape (2, count).
     """
 
     def __init__(self, layout: DenseLayout, rows: int, device: torch.device) -> None:
         self.rows = rows
         self.parameters, self.gradient = (torch.empty((2, layout.count), device=device) for _ in range(2))
-        self.noise = torch.empty(rows * layout.units, device=device)
+        signal = torch.empty((2, rows * layout.units), device=device)
+        self.noise = signal[1]
+        scratch = torch.empty((2, rows * max(layout.sizes)), device=device)
         blocks, gradients = layout.blocks(self.parameters), layout.blocks(self.gradient)
-        noises = torch.split(self.noise, [rows * block.shape[1] for block in blocks])
+        signals = signal.split([rows * size for size in layout.sizes[1:]], dim=1)
         self._layers = [
-            _LocalLayer(*parts, rows, last=number == len(blocks) - 1)
-            for number, parts in enumerate(zip(blocks, gradients, noises, strict=True))
+            _LocalLayer(*parts, scratch, rows) for parts in zip(blocks, gradients, signals, strict=True)
         ]
 
     def __call__(self, x: torch.Tensor, by_output: OutputGradient) -> None:
         """Write :attr:`gradient` for inputs (rows, in)."""
-        outputs = self._forward(x)
-        self._layers[-1].by_mean.copy_(by_output(outputs))
-        for number in range(len(self._layers) - 1, -1, -1):
-            layer = self._layers[number]
-            # d width / d variance = 1 / (2 width).
-            torch.div(layer.noise, layer.width, out=layer.by_width).mul_(layer.by_mean)
-            torch.bmm(layer.signal_pair_t, layer.inputs_pair, out=layer.gradient_pair)
+        layers = self._layers
+        layers[-1].by_mean.copy_(by_output(self._forward(x)))
+        for number in range(len(layers) - 1, -1, -1):
+            layer = layers[number]
+            # Noise over width, from the forward pass: d width / d variance = 1 / (2 width).
+            layer.noise.mul_(layer.by_mean)
+            torch.bmm(layer.signal_pair_t, layer.inputs_pair, out=layer.gradient)
             if number:
-                torch.bmm(layer.signal_pair, layer.weights_pair, out=layer.returned_pair)
-                layer.returned.addcmul_(layer.returned_width, layer.units_in)
-                before = self._layers[number - 1]
-                mask_by_relu(layer.returned, before.mean, 0, grad_input=before.by_mean)
+                torch.bmm(layer.signal_pair, layer.weights, out=layer.returned_pair)
+                layer.returned.addcmul_(layer.returned_squares, layer.units_in)
+                mask_by_relu(layer.returned, layer.units_in, 0, grad_input=layers[number - 1].by_mean)
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Fill the buffers; returns the outputs."""
-        self._layers[0].units_in.copy_(x)
-        for number, layer in enumerate(self._layers):
+        """Fill the buffers, and leave noise over width in place of the noise; returns the outputs."""
+        layers = self._layers
+        layers[0].units_in.copy_(x)
+        for number, layer in enumerate(layers):
             torch.mul(layer.inputs, layer.inputs, out=layer.squares)
-            torch.bmm(layer.inputs_pair, layer.weights_pair_t, out=layer.outputs_pair)
-            layer.width.add_(VARIANCE_FLOOR).sqrt_()
-            layer.mean.addcmul_(layer.width, layer.noise)
-            if not layer.last:
-                torch.clamp_min(layer.mean, 0, out=self._layers[number + 1].units_in)
-        return self._layers[-1].mean
+            torch.bmm(layer.inputs_pair, layer.weights_t, out=layer.outputs_pair)
+            # Pre-activations are mean + variance * (noise / width), the last factor kept for the way back.
+            rooted = torch.rsqrt(layer.variance.add_(VARIANCE_FLOOR))
+            layer.outputs.addcmul_(layer.variance, layer.noise.mul_(rooted))
+            if number < len(layers) - 1:
+                torch.clamp_min(layer.outputs, 0, out=layers[number + 1].units_in)
+        return layers[-1].outputs
 
 
 class _Layer:

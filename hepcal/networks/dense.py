@@ -40,7 +40,7 @@ class DenseLayout:
         found, start = [], 0
         for fan_in, out in zip(self.sizes, self.sizes[1:], strict=False):
             size = out * (fan_in + self.bias)
-            found.append(flat[..., start : start + size].unflatten(-1, (out, fan_in + self.bias)))
+            found.append(flat[..., start : start + size].view(*flat.shape[:-1], out, fan_in + self.bias))
             start += size
         return found
 

@@ -132,8 +132,8 @@ class MixtureHead(Head):
         return torch.cat([torch.zeros(k), means, raw_width(target.std()).expand(k)])
 
     def _parts(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        logits, means, raw = outputs.split(self.components, dim=-1)
-        return torch.log_softmax(logits, dim=-1), means, raw
+        k = self.components
+        return torch.log_softmax(outputs[..., :k], dim=-1), outputs[..., k : 2 * k], outputs[..., 2 * k :]
 
     def nll(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """-ln sum_i alpha_i N(target; m_i, s_i), by log-sum-exp."""
@@ -157,9 +157,9 @@ class MixtureHead(Head):
 
     def distribution(self, outputs: torch.Tensor) -> Distribution:
         """See :meth:`Head.distribution`."""
-        logits, means, raw = outputs.double().cpu().split(self.components, dim=1)
-        sigma = softplus(raw) + SIGMA_FLOOR
-        return NormalMixture(torch.softmax(logits, dim=1).numpy(), means.numpy(), sigma.numpy())
+        log_share, means, raw = self._parts(outputs.double().cpu().movedim(1, -1))
+        parts = log_share.exp(), means, softplus(raw) + SIGMA_FLOOR
+        return NormalMixture(*(part.movedim(-1, 1).numpy() for part in parts))
 
 
 class TailHead(Head):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from hepcal.networks.dense import DenseLayout
@@ -51,8 +53,8 @@ class Members(torch.nn.Module):
             return None
         units = self.layout.sizes[1:-1]
         factors = keep_factors((rows * sum(units),), self.dropout, generator).to(self.weights.device)
-        parts = factors.split([rows * size for size in units])
-        return [part.view(rows, size) for part, size in zip(parts, units, strict=True)]
+        ends = [rows * sum(units[:number]) for number in range(len(units) + 1)]
+        return [factors[a:b].view(rows, -1) for a, b in pairwise(ends)]
 
     def all_dropout_factors(self, rows: int, generator: torch.Generator) -> list[torch.Tensor] | None:
         """The same for all networks, (M, rows, units) by hidden layer."""

@@ -1,39 +1,25 @@
 """Uncertainties on a toy with known truth, over the size of the training sample.
 
-y = 0.6 + 0.3 x sin(2 pi x) with noise 0.03 + 0.05 x, x uniform in (0, 1). Run with
-``pytest -m study tests/studies/test_heteroscedastic_toy.py -s``; about half an hour on two cores.
+    pytest -m study tests/studies/test_heteroscedastic_toy.py -s
+
+prints the tables that it asserts; about half an hour on two cores.
 """
 
 import numpy as np
 import pytest
+from toy import RECO, mean_of, noise_of, toy
 
 import hepcal
 from hepcal.spread import spread_ratio
 
 pytestmark = pytest.mark.study
 
-RECO = 100.0
 SIZES = (1_000, 10_000, 100_000)
 SEEDS = 5
 TRAININGS = 20
 COMMON = {"batch": 100, "max_updates": 12_000, "patience": 1_000}
 # sigma_pred is judged where there is training sample on both sides.
 INNER = (0.05, 0.95)
-
-
-def mean_of(x):
-    return 0.6 + 0.3 * x * np.sin(2 * np.pi * x)
-
-
-def noise_of(x):
-    return 0.03 + 0.05 * x
-
-
-def toy(jets, seed):
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(0, 1, jets)
-    y = mean_of(x) + noise_of(x) * rng.standard_normal(jets)
-    return hepcal.JetPairs.from_arrays(x[:, None], ["x"], reco=np.full(jets, RECO), truth=RECO * y)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +68,8 @@ def report(size, x, predictions, trainings, ensembles):
     own = np.sqrt(np.var([p.mean for p in predictions], axis=0, ddof=1).mean())
     print(
         f"  BNN: sigma_stoch / truth {stoch.mean():.4f} +- {stoch.mean(1).std(ddof=1):.4f} (rms over x "
-        f"{np.sqrt(np.mean((stoch - 1) ** 2)):.4f}), sigma_pred {pred.mean():.4f}, its own scatter over seeds {own:.4f}, "
+        f"{np.sqrt(np.mean((stoch - 1) ** 2)):.4f}), sigma_pred {pred.mean():.4f}, "
+        f"its own scatter over seeds {own:.4f}, "
         f"error of the mean {miss.mean():.4f}, its pull rms {pull:.2f}"
     )
     for name, prediction in {"BNN": predictions[0], **ensembles}.items():

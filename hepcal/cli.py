@@ -41,9 +41,11 @@ class MethodChoice(StrEnum):
     mse = "mse"
 
 
-FilesetArgument = Annotated[Path, typer.Argument(help="Fileset: JSON, {dataset: {'files': {path: tree}}}.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where results are written.")]
-Executor = Annotated[ExecutorChoice, typer.Option(help="This process, local processes, or dask workers.")]
+FilesetArgument = Annotated[Path, typer.Argument(help="Fileset of coffea, JSON: {dataset: {'files': {path: tree}}}.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
+Executor = Annotated[
+    ExecutorChoice, typer.Option(help="Where events are read: this process, local processes, or dask workers.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
@@ -55,7 +57,7 @@ def demo(
     output: Output = Path("hepcal-demo"),
     workers: Annotated[int, typer.Option(min=1, help="Dask workers on this machine.")] = 2,
 ) -> None:
-    """Run the whole job on the embedded sample: train, calibrate, close, draw."""
+    """Run the whole job on the embedded sample: train, calibrate, check the closure, draw."""
     from hepcal.progress import say
 
     say("hepcal demo: 5,000 QCD dijet events to train on, 5,000 others to test on (Pythia 8 + Delphes)")
@@ -91,23 +93,32 @@ def pairs(
 
 @app.command()
 def train(
-    source: Annotated[Path, typer.Argument(help="Fileset (JSON), or the directory of a training table.")],
+    source: Annotated[Path, typer.Argument(help="Jets to train on: fileset (JSON), or output of 'hepcal pairs'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path("jets.safetensors"),
-    method: Annotated[MethodChoice | None, typer.Option(help="Method; default: the config's, or bnn.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML: method, its settings, features; see analysis/configs.")
+    method: Annotated[
+        MethodChoice | None, typer.Option(help="What to train; default: as in the config, or bnn.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same table, settings and seed: same calibrator.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file: method, its settings, features; examples: analysis/configs.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same table, settings and seed give the same calibrator.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 ...")] = "cpu",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Keep the state of the training here, and go on from it if it exists.")
+        Path | None, typer.Option(help="File for the state of the training, which goes on from it if it exists.")
     ] = None,
     executor: Executor = ExecutorChoice.futures,
     workers: Workers = None,
     scheduler: Scheduler = None,
     allow_skipped: AllowSkipped = False,
 ) -> None:
-    """Train a calibrator and save it as one file."""
+    """Train a calibrator and save it as one file.
+
+    - bnn: Bayesian network, the default
+    - ensemble: networks on bootstrap samples, recommended for statistical errors
+    - heteroscedastic: one network that predicts a width, too
+    - dropout: one network under random masks
+    - mse: one network with squared error, no uncertainties
+    """
     from hepcal.config import TrainingConfig
     from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
@@ -170,14 +181,16 @@ def run(
 
 @app.command()
 def diagnose(
-    source: Annotated[Path, typer.Argument(help="Fileset (JSON), or the directory of a table of other jets.")],
-    calibrator: Annotated[list[Path], typer.Option(help="Calibrator file; give it several times to compare.")],
+    source: Annotated[
+        Path, typer.Argument(help="Other jets than those of the training: fileset (JSON), or output of 'hepcal pairs'.")
+    ],
+    calibrator: Annotated[list[Path], typer.Option(help="Calibrator file; repeat the option to compare several.")],
     output: Output = Path("diagnostics"),
     executor: Executor = ExecutorChoice.futures,
     workers: Workers = None,
     scheduler: Scheduler = None,
 ) -> None:
-    """Score the uncertainties of calibrators: coverage, pulls, PIT, CRPS, log score, sharpness, with plots."""
+    """Test the uncertainties of calibrators on other jets: coverage, pulls, scores, widths, with plots."""
     from hepcal import diagnostics
     from hepcal.calibrators.base import Calibrator
     from hepcal.errors import CalibratorFileError

@@ -23,7 +23,7 @@ from hepcal.calibrators.bnn import BNN
 from hepcal.errors import TrainingError
 from hepcal.pairs import JetPairs
 from hepcal.progress import Progress, step
-from hepcal.scores import BinnedScores, Scores, score, score_in_bins, weighted_quantiles
+from hepcal.scores import BinnedScores, Scores, averaged, averaged_in_bins, jet_scores, score, weighted_quantiles
 from hepcal.training import train
 
 __all__ = ["Diagnosis", "PriorPoint", "diagnose", "scan_prior", "write"]
@@ -89,13 +89,12 @@ def diagnose(
             prediction = calibrator.predict(pairs.features, pairs.reco)
             if edges is None:
                 edges = _edges(prediction.mean, weight)
-            in_eta = None
+            jets, in_eta = jet_scores(prediction, pairs.truth), None
             if "eta" in eta:
-                abs_eta = np.abs(pairs.features[:, eta.index("eta")])
-                in_eta = score_in_bins(prediction, pairs.truth, weight, abs_eta, ABS_ETA)
+                in_eta = averaged_in_bins(jets, weight, np.abs(pairs.features[:, eta.index("eta")]), ABS_ETA)
             found[name] = Diagnosis(
-                scores=score(prediction, pairs.truth, weight),
-                pt_calib=score_in_bins(prediction, pairs.truth, weight, prediction.mean, edges),
+                scores=averaged(jets, weight),
+                pt_calib=averaged_in_bins(jets, weight, prediction.mean, edges),
                 abs_eta=in_eta,
                 training=calibrator.card.figures,
                 history=calibrator.card.history,

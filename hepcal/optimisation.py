@@ -15,7 +15,7 @@ from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
 from hepcal.progress import Progress, say
 
-__all__ = ["Fit", "minimise"]
+__all__ = ["Fit", "Loop", "minimise"]
 
 CHECKS_PER_PATIENCE = 8
 LEARNING_RATE_DROP = 10**-0.5
@@ -62,7 +62,7 @@ def minimise(
     Raises:
         TrainingError: The held-out loss is not finite, or the checkpoint is of another training.
     """
-    loop = _Loop(objective, method, table, judge, generator)
+    loop = Loop(objective, method, table, judge, generator)
     saved = checkpoint.load() if checkpoint else None
     if saved:
         loop.restore(*saved)
@@ -77,8 +77,8 @@ def minimise(
     return loop.finish(show)
 
 
-class _Loop:
-    """The state of a training between two updates."""
+class Loop:
+    """The state of a training between two updates; :func:`minimise` drives it."""
 
     def __init__(
         self, objective: Objective, method: Method, table: Batch, judge: Batch, generator: torch.Generator
@@ -95,10 +95,12 @@ class _Loop:
 
     @property
     def done(self) -> bool:
+        """Whether the schedule or ``max_updates`` ends the training here."""
         return self.update >= self.method.max_updates or self.plateaus >= PLATEAUS[self.method.schedule]
 
     @property
     def due(self) -> bool:
+        """Whether it is time to look at the held-out jets."""
         return self.update % self.check_every == 0 or self.update >= self.method.max_updates
 
     def step(self) -> None:
@@ -200,7 +202,7 @@ class _Adam:
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        self.parameters = parameters
+        self.parameters: list[torch.Tensor] = list(parameters)
         self.mean, self.square = ([torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in range(2))
         self.steps = [torch.zeros((), device=p.device) for p in parameters]
 

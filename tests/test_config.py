@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import hepcal
+from hepcal.calibrators.method import Method
 from hepcal.config import TrainingConfig
 from hepcal.errors import FilesetError, HepcalError, TrainingError
 from hepcal.features import DEFAULT_FEATURES
@@ -29,16 +30,35 @@ def write(path: Path, text: str) -> Path:
 def test_example_configs_build_a_method(path: Path) -> None:
     config = TrainingConfig.read(path)
     method = config.build()
-    assert method.name == config.method == path.stem
+    assert method.name == config.method
     assert set(config.settings) <= set(type(method).model_fields)
+    # The command in the first line is the one to copy.
+    assert path.read_text().startswith(f"# hepcal train FILESET --config analysis/configs/{path.name} --output ")
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_example_configs_show_the_defaults(path: Path) -> None:
-    config = TrainingConfig.read(path)
-    assert config.build() == {"bnn": hepcal.BNN, "mse": hepcal.MSE}[config.method]()
-    if config.features is not None:
-        assert config.features == DEFAULT_FEATURES["delphes"]
+def test_the_example_configs_are_those_that_the_documentation_names() -> None:
+    assert {path.stem for path in CONFIGS} >= {"bnn", "ensemble", "mse", "tails"}
+
+
+@pytest.mark.parametrize(("name", "method"), [("bnn", hepcal.BNN), ("mse", hepcal.MSE)])
+def test_example_configs_show_all_settings_with_their_defaults(name: str, method: type[Method]) -> None:
+    config = TrainingConfig.read(ANALYSIS / "configs" / f"{name}.yaml")
+    assert set(config.settings) == set(method.model_fields)
+    assert config.build() == method()
+
+
+def test_the_example_config_shows_the_default_features() -> None:
+    assert TrainingConfig.read(ANALYSIS / "configs" / "bnn.yaml").features == DEFAULT_FEATURES["delphes"]
+
+
+def test_the_config_for_intervals_differs_from_the_defaults_by_its_head() -> None:
+    assert TrainingConfig.read(ANALYSIS / "configs" / "tails.yaml").build() == hepcal.BNN(head="tails")
+
+
+def test_the_config_for_statistical_errors_is_a_bootstrap_ensemble() -> None:
+    built = TrainingConfig.read(ANALYSIS / "configs" / "ensemble.yaml").build()
+    assert built == hepcal.Ensemble(head="tails")
+    assert built.model_dump()["sample"] == "bootstrap"
 
 
 def test_no_config_means_the_method_of_the_command_line() -> None:

@@ -132,20 +132,17 @@ class ElboObjective(Objective):
         if self._backprop is None or self._backprop.rows != rows:
             self._backprop = LocalBackprop(posterior.layout, rows, x.device)
         backprop = self._backprop
-        by_mean, by_sigma = posterior.mean.grad, posterior.rho.grad = backprop.gradient.unbind(0)
-        mean, variance = backprop.parameters.unbind(0)
         sigma = softplus(posterior.rho)
-        mean.copy_(posterior.mean)
-        torch.mul(sigma, sigma, out=variance)
+        backprop.mean.copy_(posterior.mean)
+        torch.mul(sigma, sigma, out=backprop.variance)
         standard_normal(backprop.noise, generator)
-        share = (w / rows).unsqueeze(-1)
-        backprop(x, lambda outputs: self.head.gradient(outputs, y).mul_(share))
+        backprop(x, partial(self.head.gradient, target=y), (w / rows).unsqueeze(-1))
         # KL per jet: mean / (prior² N) by the mean, sigma / (prior² N) - 1 / (sigma N) by sigma.
         pull = 1 / (self.prior_width**2 * self.n_eff)
-        by_mean.add_(mean, alpha=pull)
-        by_sigma.add_(pull).mul_(sigma)
         by_rho = torch.sigmoid(posterior.rho)
-        by_sigma.mul_(by_rho).addcdiv_(by_rho, sigma, value=-1 / self.n_eff)
+        posterior.mean.grad = backprop.by_mean.add_(backprop.mean, alpha=pull)
+        by_sigma = backprop.by_variance.add_(pull).mul_(sigma)
+        posterior.rho.grad = by_sigma.mul_(by_rho).addcdiv_(by_rho, sigma, value=-1 / self.n_eff)
 
     @torch.no_grad()
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -248,12 +245,9 @@ class MembersObjective(Objective):
         for number, group in enumerate(backprop.groups):
             drawn = [networks.dropout_factors(rows, generator) for _ in range(self.members)[group]]
             kept = [factors for factors in drawn if factors is not None]
-            backprop(number, x[group], partial(self._by_output, target=y[group], share=share[group]), kept)
+            backprop(number, x[group], partial(self.head.gradient, target=y[group]), share[group], kept)
         if self.decay:
             backprop.gradient.add_(networks.weights, alpha=2 * self.decay)
-
-    def _by_output(self, outputs: torch.Tensor, target: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        return self.head.gradient(outputs, target).mul_(share)
 
     @torch.no_grad()
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

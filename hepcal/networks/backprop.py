@@ -17,7 +17,7 @@ from hepcal.networks.dense import DenseLayout
 
 __all__ = ["LocalBackprop", "NetworkBackprop"]
 
-# From outputs (..., rows, out) to the derivative of the loss by them.
+# From outputs (..., rows, out) to the derivatives of the loss of each row by them.
 OutputGradient = Callable[[torch.Tensor], torch.Tensor]
 
 # Rows of all networks of one group together. Their buffers stay in a second-level cache of 2 MB; with fewer rows the
@@ -68,27 +68,35 @@ class LocalBackprop:
         device: Where to compute.
 
     Attributes:
-        parameters: To be filled with means and variances of all weights, shape (2, count).
+        mean: To be filled with the means of all weights, shape (count,).
+        variance: To be filled with their variances.
         noise: To be filled with standard normal numbers, shape (rows * units,), layer after layer; overwritten.
-        gradient: The derivative by the means and *twice* that by the variances, shape (2, count).
+        by_mean: The derivative by the means, shape (count,).
+        by_variance: *Twice* the derivative by the variances.
     """
 
     def __init__(self, layout: DenseLayout, rows: int, device: torch.device) -> None:
         self.rows = rows
-        self.parameters, self.gradient = (torch.empty((2, layout.count), device=device) for _ in range(2))
+        parameters, gradient = (torch.empty((2, layout.count), device=device) for _ in range(2))
+        self.mean, self.variance = parameters.unbind(0)
+        self.by_mean, self.by_variance = gradient.unbind(0)
         signal = torch.empty((2, rows * layout.units), device=device)
         self.noise = signal[1]
         scratch = torch.empty((2, rows * max(layout.sizes)), device=device)
-        blocks, gradients = layout.blocks(self.parameters), layout.blocks(self.gradient)
-        signals = signal.split([rows * size for size in layout.sizes[1:]], dim=1)
-        self._layers = [
-            _LocalLayer(*parts, scratch, rows) for parts in zip(blocks, gradients, signals, strict=True)
-        ]
+        blocks, gradients = layout.blocks(parameters), layout.blocks(gradient)
+        signals = torch.split(signal, [rows * size for size in layout.sizes[1:]], dim=1)
+        self._layers = [_LocalLayer(*parts, scratch, rows) for parts in zip(blocks, gradients, signals, strict=True)]
 
-    def __call__(self, x: torch.Tensor, by_output: OutputGradient) -> None:
-        """Write :attr:`gradient` for inputs (rows, in)."""
+    def __call__(self, x: torch.Tensor, by_output: OutputGradient, share: torch.Tensor) -> None:
+        """Write :attr:`by_mean` and :attr:`by_variance`.
+
+        Args:
+            x: Inputs, shape (rows, in).
+            by_output: Derivative of the loss of each row by the outputs (rows, out).
+            share: Share of each row in the loss, shape (rows, 1).
+        """
         layers = self._layers
-        layers[-1].by_mean.copy_(by_output(self._forward(x)))
+        torch.mul(by_output(self._forward(x)), share, out=layers[-1].by_mean)
         for number in range(len(layers) - 1, -1, -1):
             layer = layers[number]
             # Noise over width, from the forward pass: d width / d variance = 1 / (2 width).
@@ -102,13 +110,15 @@ class LocalBackprop:
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         """Fill the buffers, and leave noise over width in place of the noise; returns the outputs."""
         layers = self._layers
+        # Every layer has an input of one, so that a floor of the variances of its weights is one of its outputs, too.
+        self.variance.add_(VARIANCE_FLOOR)
         layers[0].units_in.copy_(x)
         for number, layer in enumerate(layers):
             torch.mul(layer.inputs, layer.inputs, out=layer.squares)
             torch.bmm(layer.inputs_pair, layer.weights_t, out=layer.outputs_pair)
             # Pre-activations are mean + variance * (noise / width), the last factor kept for the way back.
-            rooted = torch.rsqrt(layer.variance.add_(VARIANCE_FLOOR))
-            layer.outputs.addcmul_(layer.variance, layer.noise.mul_(rooted))
+            layer.noise.mul_(torch.rsqrt(layer.variance))
+            layer.outputs.addcmul_(layer.variance, layer.noise)
             if number < len(layers) - 1:
                 torch.clamp_min(layer.outputs, 0, out=layers[number + 1].units_in)
         return layers[-1].outputs
@@ -163,14 +173,20 @@ class NetworkBackprop:
         }
 
     def __call__(
-        self, number: int, x: torch.Tensor, by_output: OutputGradient, kept: Sequence[list[torch.Tensor]] = ()
+        self,
+        number: int,
+        x: torch.Tensor,
+        by_output: OutputGradient,
+        share: torch.Tensor,
+        kept: Sequence[list[torch.Tensor]] = (),
     ) -> None:
         """Write the gradient of one group of networks.
 
         Args:
             number: Which group.
             x: Inputs, shape (rows, in), or (networks, rows, in).
-            by_output: Derivative of the loss of each network by its outputs (networks, rows, out).
+            by_output: Derivative of the loss of each row by the outputs (networks, rows, out).
+            share: Share of each row in the loss of its network, shape (networks, rows, 1).
             kept: Dropout: by network, factors (rows, units) on the outputs of each hidden layer.
         """
         weights, gradients = self._weights[number], self._gradients[number]
@@ -185,7 +201,7 @@ class NetworkBackprop:
             if kept:
                 after.units_in.mul_(after.kept)
         torch.bmm(last.inputs, weights[-1][0], out=last.outputs)
-        last.signal.copy_(by_output(last.outputs))
+        torch.mul(by_output(last.outputs), share, out=last.signal)
         for layer, before, (_, weight) in zip(layers[:0:-1], layers[-2::-1], weights[::-1], strict=False):
             torch.bmm(layer.signal, weight, out=layer.returned)
             if kept:

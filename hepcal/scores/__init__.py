@@ -14,7 +14,7 @@ weights do not sum to a positive number, or the method does not provide what a f
 """
 
 from hepcal.scores.jets import JetScores, crps, jet_scores
-from hepcal.scores.sample import BinnedScores, Scores, averaged, score, score_in_bins
+from hepcal.scores.sample import BinnedScores, Scores, averaged, averaged_in_bins, score, score_in_bins
 from hepcal.scores.weighted import (
     Curve,
     PITHistogram,
@@ -33,6 +33,7 @@ __all__ = [
     "PITHistogram",
     "Scores",
     "averaged",
+    "averaged_in_bins",
     "coverage_curve",
     "crps",
     "effective_number",

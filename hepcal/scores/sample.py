@@ -23,7 +23,7 @@ from hepcal.scores.weighted import (
     weighted_quantiles,
 )
 
-__all__ = ["BinnedScores", "Scores", "averaged", "score", "score_in_bins"]
+__all__ = ["BinnedScores", "Scores", "averaged", "averaged_in_bins", "score", "score_in_bins"]
 
 NAN = float("nan")
 ONE_SIGMA = CENTRAL[2] - CENTRAL[0]
@@ -189,13 +189,30 @@ def score_in_bins(
     Raises:
         ValueError: The shapes differ, a truth or weight is not finite, or the edges do not increase.
     """
+    jets = jet_scores(prediction, truth)
+    return averaged_in_bins(jets, weight, by, edges, probabilities=probabilities, pit_bins=pit_bins)
+
+
+def averaged_in_bins(
+    jets: JetScores,
+    weight: np.ndarray | None,
+    by: np.ndarray,
+    edges: Sequence[float] | np.ndarray,
+    *,
+    probabilities: Sequence[float] = PROBABILITIES,
+    pit_bins: int = PIT_BINS,
+) -> BinnedScores:
+    """:func:`score_in_bins` from the scores of the jets, which need not be computed again for every binning.
+
+    Raises:
+        ValueError: The shapes differ, a weight is not finite, or the edges do not increase.
+    """
     by, edges = np.asarray(by), np.asarray(edges, dtype=np.float64)
-    weight = _weights(weight, len(prediction))
+    weight = _weights(weight, len(jets))
     if by.shape != weight.shape:
         raise ValueError(f"{len(weight)} jets cannot be binned by an array of shape {by.shape}")
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise ValueError(f"bin edges must increase, found {edges}")
-    jets = jet_scores(prediction, truth)
     inside = [(by >= low) & (by < high) for low, high in pairwise(edges)]
     return BinnedScores(
         edges,

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hepcal import plot, processors
+    from hepcal import diagnostics, plot, processors, scores, spread
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.bnn import BNN
     from hepcal.calibrators.dropout import Dropout
@@ -44,7 +44,7 @@ _HOMES = {
     "load_fileset": "hepcal.filesets",
     "train": "hepcal.training",
 }
-_MODULES = ("plot", "processors")
+_MODULES = ("diagnostics", "plot", "processors", "scores", "spread")
 
 __all__ = [
     "BNN",
@@ -57,9 +57,12 @@ __all__ = [
     "Heteroscedastic",
     "JetPairs",
     "Prediction",
+    "diagnostics",
     "load_fileset",
     "plot",
     "processors",
+    "scores",
+    "spread",
     "train",
 ]
 

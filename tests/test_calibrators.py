@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 import hepcal
 from hepcal.calibrators import cache, files
-from hepcal.errors import CalibratorFileError, NonFiniteFeatureError
+from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
 from hepcal.networks.inference import BLOCK
 
 
@@ -212,3 +212,40 @@ def test_a_card_that_does_not_fit_its_tensors_is_refused(small_calibrator, tmp_p
 def test_tensors_cannot_be_changed_behind_the_hash(small_calibrator):
     with pytest.raises(TypeError):
         small_calibrator.tensors["draws"] = torch.zeros(1)
+
+
+# -- inference by moments ---------------------------------------------------------------------------------------------
+
+
+def test_moments_are_opt_in_and_travel_with_the_calibrator(small_calibrator, jets):
+    moments = small_calibrator.with_inference("moments")
+    by_draws, by_moments = (c.predict(*jets) for c in (small_calibrator, moments))
+    # How well they agree is tested in test_inference, on real jets; these are not.
+    assert not np.array_equal(by_moments.mean, by_draws.mean)
+    # Another process, or dask: the same inference. The file knows nothing of it.
+    again = pickle.loads(pickle.dumps(moments))  # noqa: S301 - our own bytes
+    assert again.inference == "moments"
+    assert again.predict(*jets).mean.tobytes() == by_moments.mean.tobytes()
+    assert moments.sha256 == small_calibrator.sha256
+    assert moments.to("cpu").inference == "moments"
+    # Densities and replicas are those of the draws.
+    assert np.array_equal(by_moments.replicas(), by_draws.replicas())
+
+
+def test_moments_are_refused_where_there_are_none():
+    rng = np.random.default_rng(1)
+    pairs = hepcal.JetPairs.from_arrays(
+        rng.normal(size=(100, 1)), ["x"], reco=rng.uniform(100, 200, 100), truth=rng.uniform(100, 200, 100)
+    )
+    quick = {"hidden": (4,), "max_updates": 10, "patience": 10}
+    for method in (hepcal.BNN(**quick, head="tails", draws=2), hepcal.Ensemble(**quick, n=2)):
+        with pytest.raises(HepcalError, match="a Bayesian network with a Gaussian likelihood: use draws"):
+            hepcal.train(pairs, method, show=False).with_inference("moments")
+
+
+def test_files_of_another_version_are_refused(small_calibrator, tmp_path):
+    card = json.loads(small_calibrator.card.model_dump_json()) | {"version": 1}
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(files.dump(json.dumps(card), small_calibrator.tensors))
+    with pytest.raises(CalibratorFileError, match="version"):
+        hepcal.Calibrator.load(path)

@@ -11,7 +11,7 @@ import hepcal
 def test_public_names_are_these():
     assert sorted(hepcal.__all__) == [
         "BNN", "Calibrator", "Dropout", "Ensemble", "Feature", "Features", "Heteroscedastic", "JetPairs", "MSE",
-        "Prediction", "load_fileset", "plot", "processors", "train",
+        "Prediction", "diagnostics", "load_fileset", "plot", "processors", "scores", "spread", "train",
     ]  # fmt: skip
     assert set(dir(hepcal)) == {*hepcal.__all__, "__version__"}
     for name in hepcal.__all__:

@@ -1,0 +1,63 @@
+"""sigma_pred on the full QCD sample over the spread of bootstrap trainings: train on files 01-10, test on 21-30.
+
+    pytest -m study tests/studies/test_qcd_spread.py -s
+
+prints the ratios in bins of calibrated p_T; about twenty minutes on two cores.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hepcal
+from hepcal.spread import spread_ratio
+
+pytestmark = pytest.mark.study
+
+FILESETS = Path(__file__).parents[2] / "analysis" / "filesets"
+QCD = Path(__file__).parents[3] / "shared" / "data" / "qcd"
+PT_EDGES = np.array([800, 900, 1000, 1100, 1200, 1350, 1500, 2000])
+COMMON = {"schedule": "cosine", "batch": 500, "learning_rate": 2e-3, "max_updates": 4_000}
+TRAININGS = 20
+JETS = 20_000
+
+
+@pytest.fixture(scope="module")
+def tables():
+    if not QCD.is_dir():
+        pytest.skip("the QCD sample is not beside this checkout")
+    train, test = (
+        hepcal.JetPairs.from_fileset(FILESETS / f"qcd_{part}.json", show=False) for part in ("train", "test")
+    )
+    return train, test.take(np.arange(JETS))
+
+
+@pytest.fixture(scope="module")
+def reference(tables):
+    """Predictions of 20 bootstrap trainings, all at once."""
+    train, test = tables
+    method = hepcal.Ensemble(n=TRAININGS, dropout=0.0, **COMMON)
+    return hepcal.train(train, method, seed=11, show=False).predict(test.features, test.reco).replicas()
+
+
+def ratios(name, method, tables, reference):
+    train, test = tables
+    prediction = hepcal.train(train, method, seed=1, show=False).predict(test.features, test.reco)
+    found = spread_ratio(prediction.sigma_pred, reference, prediction.mean, PT_EDGES)
+    cells = zip(PT_EDGES[:-1], PT_EDGES[1:], found.ratio, found.ratio_unc, found.sigma_pred, found.spread, strict=True)
+    print(f"\n{name}: sigma_pred over the spread of {TRAININGS} bootstrap trainings")
+    for low, high, ratio, unc, pred, spread in cells:
+        print(f"  {low}-{high} GeV: {ratio:.2f} +- {unc:.2f} ({pred:.2f} / {spread:.2f} GeV)")
+    return found
+
+
+def test_the_bootstrap_ensemble_is_right_within_a_factor_of_one_and_a_half(tables, reference):
+    """Other bootstrap samples and starting points than those of the reference."""
+    found = ratios("ensemble of 20", hepcal.Ensemble(n=20, dropout=0.0, **COMMON), tables, reference)
+    assert np.all((found.ratio > 1 / 1.5) & (found.ratio < 1.5))
+
+
+def test_the_mean_field_network_is_reported(tables, reference):
+    found = ratios("mean-field BNN", hepcal.BNN(**COMMON), tables, reference)
+    assert np.all((found.ratio > 0.1) & (found.ratio < 10))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from hepcal.distributions import CrystalBall, Distribution, NormalMixture
+from hepcal.distributions import Blend, CrystalBall, Distribution, NormalMixture
 
 # Table 2 of arXiv:2003.11099.
 TWO = ((0.72, 623.4, 20.4), (0.28, 698.3, 65.6))
@@ -27,11 +27,11 @@ def tails(peak: float, sigma: float, low: float, high: float, lower: float = 5.0
 
 
 def many(seed: int, draws: int = 4, jets: int = 3) -> list[Distribution]:
-    """Both families with random parameters, several draws and jets."""
+    """All families with random parameters, several draws and jets."""
     rng = np.random.default_rng(seed)
     share = rng.dirichlet(np.ones(2), (draws, jets)).transpose(0, 2, 1)
     one = (draws, jets)
-    return [
+    families: list[Distribution] = [
         NormalMixture(share, rng.normal(600, 20, (draws, 2, jets)), rng.uniform(20, 60, (draws, 2, jets))),
         CrystalBall(
             rng.normal(600, 20, one),
@@ -40,6 +40,14 @@ def many(seed: int, draws: int = 4, jets: int = 3) -> list[Distribution]:
             *(rng.uniform(12, 25, one) for _ in range(2)),
         ),
     ]
+    return [*families, Blend(rng.uniform(0.05, 0.95, one), families[1], families[0])]
+
+
+def one_draw(found: Distribution, draw: int) -> Distribution:
+    """One weight draw alone."""
+    if isinstance(found, Blend):
+        return Blend(found.share[[draw]], one_draw(found.first, draw), one_draw(found.second, draw))
+    return type(found)(*(getattr(found, name)[[draw]] for name in found.__slots__))
 
 
 def points(distribution: Distribution, count: int = 41, reach: float = 8) -> np.ndarray:
@@ -200,13 +208,13 @@ def test_slopes_are_derivatives_and_densities_too(seed: int) -> None:
         )
 
 
-# -- what both families promise ---------------------------------------------------------------------------------------
+# -- what all families promise ---------------------------------------------------------------------------------------
 
 
 def test_draws_are_averaged_and_their_variances_total() -> None:
     for found in many(3):
         x = points(found)
-        apart = [type(found)(*(getattr(found, name)[[s]] for name in found.__slots__)) for s in range(found.draws)]
+        apart = [one_draw(found, s) for s in range(found.draws)]
         for quantity in ("density", "slope", "cdf"):
             mean = np.mean([getattr(one, quantity)(x) for one in apart], axis=0)
             np.testing.assert_allclose(getattr(found, quantity)(x), mean, rtol=1e-12, atol=1e-18)
@@ -257,7 +265,7 @@ def test_random_draws_follow_the_cdf_of_their_weight_draw() -> None:
         sample = found.sample(draw, np.random.default_rng(9))
         assert sample.shape == (8000, 2)
         for s in (0, 1):
-            alone = type(found)(*(getattr(found, name)[[s]] for name in found.__slots__))
+            alone = one_draw(found, s)
             for jet in (0, 1):
                 one = alone.take(np.array([jet]))
                 assert stats.kstest(sample[draw == s, jet], lambda x, one=one: one.cdf(x[None])[0]).pvalue > 0.01

@@ -9,10 +9,18 @@ from scipy import integrate, stats
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.nn.functional import softplus
 
-from hepcal.networks.heads import SIGMA_FLOOR, GaussianHead, MixtureHead, PointHead, TailHead, head_of
+from hepcal.networks.heads import (
+    SIGMA_FLOOR,
+    CrystalBallHead,
+    GaussianHead,
+    MixtureHead,
+    PointHead,
+    TailHead,
+    head_of,
+)
 
-HEADS = [GaussianHead(), MixtureHead(1), MixtureHead(3), TailHead()]
-NAMES = ["gaussian", "one", "three", "tails"]
+HEADS = [GaussianHead(), MixtureHead(1), MixtureHead(3), CrystalBallHead(), TailHead()]
+NAMES = ["gaussian", "one", "three", "crystal ball", "tails"]
 
 
 def outputs_of(head, rows, seed=1, spread=1.0):
@@ -66,7 +74,18 @@ def test_tails_that_begin_far_out_leave_a_gaussian():
     outputs = torch.tensor([[0.3, 0.1, 9.0, 9.0, 1.0, 1.0]])
     y = torch.linspace(-4, 4, 17)
     sigma = float(softplus(torch.tensor(0.1))) + SIGMA_FLOOR
-    assert TailHead().nll(outputs, y).numpy() == pytest.approx(-stats.norm.logpdf(y.numpy(), 0.3, sigma), rel=1e-5)
+    assert CrystalBallHead().nll(outputs, y).numpy() == pytest.approx(
+        -stats.norm.logpdf(y.numpy(), 0.3, sigma), rel=1e-5
+    )
+
+
+def test_the_share_of_the_hill_blends_peak_and_hill():
+    peak, hill, y = outputs_of(CrystalBallHead(), 9), outputs_of(GaussianHead(), 9, seed=2), torch.linspace(-3, 3, 9)
+    for logit, share in ((-60.0, 0.0), (0.0, 0.5), (60.0, 1.0)):
+        outputs = torch.cat([torch.full((9, 1), logit), peak, hill], dim=1)
+        densities = torch.exp(-CrystalBallHead().nll(peak, y)), torch.exp(-GaussianHead().nll(hill, y))
+        expected = (1 - share) * densities[0] + share * densities[1]
+        assert torch.allclose(torch.exp(-TailHead().nll(outputs, y)), expected, rtol=1e-4, atol=1e-12)
 
 
 @pytest.mark.parametrize("head", [*HEADS, PointHead()], ids=[*NAMES, "point"])

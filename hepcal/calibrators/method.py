@@ -79,7 +79,7 @@ class DensityMethod(Method, ABC):
 
     Attributes:
         head: ``gaussian``; ``mixture`` of Gaussians (arXiv:2003.11099, Eq. 16); or ``tails``, a double-sided
-            Crystal Ball (Gaussian core, power-law tails), which describes real jets best.
+            Crystal Ball (Gaussian core, power-law tails) on a broad Gaussian, for the response of real jets.
         components: Number of Gaussians of a mixture.
         prior_width: Width of the Gaussian prior of every weight. For networks without a posterior it sets the L2
             strength 1 / (2 prior_width² N) per jet.

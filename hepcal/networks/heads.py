@@ -12,11 +12,21 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 import torch
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
-from hepcal.distributions import CrystalBall, Distribution, NormalMixture
+from hepcal.distributions import Blend, CrystalBall, Distribution, NormalMixture
 
-__all__ = ["SIGMA_FLOOR", "GaussianHead", "Head", "HeadName", "MixtureHead", "PointHead", "TailHead", "head_of"]
+__all__ = [
+    "SIGMA_FLOOR",
+    "CrystalBallHead",
+    "GaussianHead",
+    "Head",
+    "HeadName",
+    "MixtureHead",
+    "PointHead",
+    "TailHead",
+    "head_of",
+]
 
 HeadName = Literal["gaussian", "mixture", "tails"]
 
@@ -162,8 +172,8 @@ class MixtureHead(Head):
         return NormalMixture(*(part.movedim(-1, 1).numpy() for part in parts))
 
 
-class TailHead(Head):
-    """A double-sided Crystal Ball: a Gaussian core with power-law tails, for the tails that real jets have.
+class CrystalBallHead(Head):
+    """A double-sided Crystal Ball: a Gaussian core with power-law tails.
 
     Outputs are the peak, the raw core width, the raw distances ``low`` and ``high`` from the peak, in core widths, at
     which the tails begin, and their raw powers. Density and slope are continuous there.
@@ -231,6 +241,58 @@ class TailHead(Head):
         """See :meth:`Head.distribution`."""
         outputs = outputs.double().cpu().movedim(1, -1)
         return CrystalBall(outputs[..., 0].numpy(), *(part.numpy() for part in self._shape(outputs)))
+
+
+class TailHead(Head):
+    """For the response of real jets: a double-sided Crystal Ball, and a Gaussian for a second population.
+
+    Where a spectrum begins, jets that lost much of their p_T meet jets that never had more: a peak with tails stands on
+    a broad hill, and a single peak would cover neither. Elsewhere the share of the Gaussian goes to zero.
+
+    Outputs are the logit of the share of the Gaussian, then those of :class:`CrystalBallHead` and
+    :class:`GaussianHead`.
+    """
+
+    _SHARE: ClassVar[float] = 0.1
+    _WIDTH: ClassVar[float] = 3.0
+
+    def __init__(self) -> None:
+        self.peak, self.hill = CrystalBallHead(), GaussianHead()
+        self.outputs = 1 + self.peak.outputs + self.hill.outputs
+
+    def start(self, target: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Head.start`; the hill begins small, and three times as wide as the bulk."""
+        peak = self.peak.start(target)
+        width = raw_width(self._WIDTH * softplus(peak[1]))
+        logit = math.log(self._SHARE / (1 - self._SHARE))
+        return torch.cat([peak.new_tensor([logit]), peak, torch.stack([peak[0], width])])
+
+    def _parts(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        last = 1 + self.peak.outputs
+        return outputs[..., 0], outputs[..., 1:last], outputs[..., last:]
+
+    def nll(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """-ln of the sum of both, by log-sum-exp."""
+        logit, peak, hill = self._parts(outputs)
+        of_peak = logsigmoid(-logit) - self.peak.nll(peak, target)
+        return -torch.logaddexp(of_peak, logsigmoid(logit) - self.hill.nll(hill, target))
+
+    @torch.no_grad()
+    def gradient(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Head.gradient`."""
+        logit, peak, hill = self._parts(outputs)
+        # Probability that this target is of the hill.
+        of_hill = torch.sigmoid(logit + self.peak.nll(peak, target) - self.hill.nll(hill, target)).unsqueeze(-1)
+        by_peak = (1 - of_hill) * self.peak.gradient(peak, target)
+        by_hill = of_hill * self.hill.gradient(hill, target)
+        return torch.cat([torch.sigmoid(logit).unsqueeze(-1) - of_hill, by_peak, by_hill], dim=-1)
+
+    def distribution(self, outputs: torch.Tensor) -> Distribution:
+        """See :meth:`Head.distribution`."""
+        logit, peak, hill = self._parts(outputs.movedim(1, -1))
+        share = torch.sigmoid(logit.double().cpu()).numpy()
+        parts = self.peak.distribution(peak.movedim(-1, 1)), self.hill.distribution(hill.movedim(-1, 1))
+        return Blend(share, *parts)
 
 
 def head_of(name: HeadName, components: int) -> Head:

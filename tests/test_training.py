@@ -201,3 +201,13 @@ def test_too_few_events_and_vanishing_weights_are_refused():
 def test_wrong_settings_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         hepcal.BNN(**setting)
+
+
+def test_unused_weights_become_zero_and_no_setting_leaks():
+    """L2 pulls weights that nothing needs through the denormal numbers, which are slow, to zero."""
+    _, pairs = toy(60)
+    method = hepcal.Heteroscedastic(hidden=(16, 16), max_updates=3_000, patience=3_000, prior_width=0.03)
+    weights = hepcal.train(pairs, method, seed=1, show=False).tensors["draws"]
+    tiny = torch.finfo(torch.float32).tiny
+    assert not ((weights != 0) & (weights.abs() < tiny)).any()
+    assert float(torch.full((1,), 1e-40) * 1.0) > 0

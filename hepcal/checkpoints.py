@@ -63,18 +63,19 @@ class Checkpoint:
         try:
             with safetensors.safe_open(self.path, "pt") as file:
                 content = json.loads((file.metadata() or {})[KEY])
+                theirs, numbers = dict(content["training"]), dict(content["numbers"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{self.path} is not a checkpoint of a training: {error}") from error
         # Through JSON, as the saved side went.
         ours = json.loads(json.dumps(dict(self.training)))
-        different = [name for name, value in ours.items() if content["training"].get(name) != value]
+        different = [name for name, value in ours.items() if theirs.get(name) != value]
         if different:
             raise TrainingError(
                 f"the checkpoint {self.path} belongs to another training: {', '.join(different)} differ. "
                 "Delete it to begin anew, or choose another file"
             )
-        return tensors, content["numbers"]
+        return tensors, numbers
 
     def remove(self) -> None:
         """Delete the file, once the training has ended."""

@@ -136,6 +136,8 @@ def train(
     _print_pairs(table)
     calibrator = fit(table, settings.build(), seed=seed, device=device, checkpoint=checkpoint)
     calibrator.save(output)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     _print_card(calibrator)
     typer.echo(f"Calibrator in {output}")
 

@@ -136,10 +136,10 @@ def attach(
     for name in columns:
         dtype = np.dtype(bool if name.endswith("in_range") else np.float32)
         out = ak.with_field(out, flat.column(dtype, partial(value, name)), name)
+    plain = out
     if replicas:
         column = flat.column(np.dtype(np.float32), partial(value, REPLICAS), (replicas,))
         out = ak.with_field(out, column, REPLICAS)
-    plain = out
     if replace:
         out = ak.with_field(ak.with_field(out, jets.pt, "pt_orig"), jets.mass, "mass_orig")
         out = with_momentum(out, *shifted(None, 0))

@@ -22,7 +22,7 @@ from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.errors import TrainingError
 from hepcal.pairs import JetPairs
-from hepcal.progress import Progress, step
+from hepcal.progress import Progress, say, step
 from hepcal.scores import BinnedScores, Scores, averaged, averaged_in_bins, jet_scores, score, weighted_quantiles
 from hepcal.training import train
 
@@ -80,27 +80,36 @@ def diagnose(
         TrainingError: The table has other inputs than a calibrator.
     """
     weight = np.asarray(pairs.weight, dtype=np.float64)
-    eta = [feature.name for feature in pairs.spec.inputs]
+    inputs = [feature.name for feature in pairs.spec.inputs]
     found = {}
-    edges = None if pt_edges is None else np.asarray(pt_edges, dtype=np.float64)
     with Progress("Scoring", len(calibrators), "calibrators", show=show) as bar:
+        predictions = {}
         for name, calibrator in calibrators.items():
             _require_inputs(name, calibrator, pairs)
-            prediction = calibrator.predict(pairs.features, pairs.reco)
-            if edges is None:
-                edges = _edges(prediction.mean, weight)
+            _warn_if_trained_on(name, calibrator, pairs)
+            predictions[name] = calibrator.predict(pairs.features, pairs.reco)
+        if pt_edges is None:
+            pt_edges = _edges([prediction.mean for prediction in predictions.values()], weight)
+        for name, prediction in predictions.items():
             jets, in_eta = jet_scores(prediction, pairs.truth), None
-            if "eta" in eta:
-                in_eta = averaged_in_bins(jets, weight, np.abs(pairs.features[:, eta.index("eta")]), ABS_ETA)
+            if "eta" in inputs:
+                in_eta = averaged_in_bins(jets, weight, np.abs(pairs.features[:, inputs.index("eta")]), ABS_ETA)
             found[name] = Diagnosis(
                 scores=averaged(jets, weight),
-                pt_calib=averaged_in_bins(jets, weight, prediction.mean, edges),
+                pt_calib=averaged_in_bins(jets, weight, prediction.mean, pt_edges),
                 abs_eta=in_eta,
-                training=calibrator.card.figures,
-                history=calibrator.card.history,
+                training=calibrators[name].card.figures,
+                history=calibrators[name].card.history,
             )
             bar.advance(1)
     return found
+
+
+def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
+    source = calibrator.card.source
+    common = set(source.files) & set(pairs.source.get("files", ()))
+    if common or source.sha256 == pairs.sha256:
+        say(f"WARNING: {name} was trained on {len(common) or 'all'} of these files: this is not an independent test")
 
 
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
@@ -191,7 +200,7 @@ def write(
     }
     with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
         part = Path(scratch) / "diagnostics.json"
-        part.write_text(json.dumps(content, indent=1))
+        part.write_text(json.dumps(content, indent=1, allow_nan=False))
         part.replace(directory / "diagnostics.json")
     with step("Drawing"):
         return _draw(directory / "plots", diagnoses, points, label)
@@ -220,9 +229,15 @@ def _draw(directory: Path, diagnoses: Mapping[str, Diagnosis], points: Sequence[
     return [path for name, draw in figures.items() for path in save(directory, name, partial(draw, label=label))]
 
 
-def _edges(mean: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Bins of about equal weight, at round numbers, that hold everything."""
-    inner = weighted_quantiles(mean.astype(np.float64), weight, np.linspace(0, 1, PT_BINS + 1)[1:-1].tolist())
-    rounded = [float(f"{edge:.2g}") for edge in inner]
-    ends = float(np.floor(mean.min())), float(np.ceil(mean.max())) + 1.0
-    return np.array(sorted({ends[0], *(edge for edge in rounded if ends[0] < edge < ends[1]), ends[1]}))
+def _edges(means: Sequence[np.ndarray], weight: np.ndarray) -> list[float]:
+    """Bins of about equal weight for the first prediction, at round numbers, that hold those of all predictions."""
+    inner = weighted_quantiles(means[0].astype(np.float64), weight, np.linspace(0, 1, PT_BINS + 1)[1:-1].tolist())
+    low = float(np.floor(min(mean.min() for mean in means)))
+    high = float(np.ceil(max(mean.max() for mean in means))) + 1.0
+    for digits in range(2, 7):
+        edges = sorted(
+            {low, *(edge for edge in (float(f"{value:.{digits}g}") for value in inner) if low < edge < high), high}
+        )
+        if len(edges) == PT_BINS + 1:
+            break
+    return edges

@@ -139,16 +139,16 @@ class Loop:
                 f"the held-out loss became {losses.tolist()} after {self.update} updates: "
                 f"lower the learning rate (now {self.method.learning_rate:g}) or look for absurd targets"
             )
-        before = float(self.best.mean())
+        # Some of many members are always better than ever: progress is that of their mean.
+        best = min((loss for _, loss in self.fit.history), default=math.inf)
         self._keep(losses < self.best)
         self.best = torch.minimum(self.best, losses)
-        best = float(self.best.mean())
         self.fit.history.append((self.update, float(losses.mean())))
-        if best < before:
+        if self.fit.history[-1][1] < best:
             self.since = self.update
         elif self.update - self.since >= self.method.patience and self.method.schedule != "cosine":
             self._plateau()
-        return f"held-out loss {self.fit.history[-1][1]:.4f}, best {best:.4f}"
+        return f"held-out loss {self.fit.history[-1][1]:.4f}, best {float(self.best.mean()):.4f}"
 
     def _keep(self, better: torch.Tensor) -> None:
         """Keep the present state of the members that are better than ever."""

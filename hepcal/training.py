@@ -10,15 +10,17 @@ import torch
 from hepcal.calibrators.base import Calibrator, Card, SourceCard, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.method import Method
-from hepcal.calibrators.objectives import TrainingSet
+from hepcal.calibrators.objectives import Batch, TrainingSet
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
+from hepcal.metrics import CENTRAL
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.optimisation import Fit, minimise
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
+from hepcal.scores import weighted_mean, weighted_quantiles
 
 __all__ = ["train"]
 
@@ -27,6 +29,9 @@ MIN_EVENTS = 20
 JUDGED_JETS = 20_000
 # Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
 THRESHOLD_MARGIN = 1.5
+# For starting values; multinomial choices are of at most 2^24.
+TYPICAL_JETS = 20_000
+MAX_CHOICES = 2**24
 # A trained network that depends on its inputs by less than this, in units of its own sigma, has learned nothing.
 COLLAPSED_BELOW = 0.02
 
@@ -49,7 +54,8 @@ def train(
         device: Where to train.
         show: Report progress.
         checkpoint: File to write the state of the training to, now and then. Where it exists, the training goes on
-            from it, and ends in the same calibrator as without the interruption; at the end it is deleted.
+            from it, and ends in the same calibrator as without the interruption. A finished one is kept, and gives
+            the same calibrator again at once: delete it when the calibrator is saved.
 
     Returns:
         A frozen calibrator with the best state seen, judged on the held-out jets. Its card says in
@@ -70,15 +76,18 @@ def train(
         generator = torch.Generator().manual_seed(seed)
         raw, y_raw, w = _tensors(fitted)
         inputs = InputScaling.fit(raw, transforms_of(pairs.spec), w).above(_truncated_below(pairs))
-        target = TargetScaling.fit(y_raw)
-        y = (y_raw - target.location) / target.scale
-        sample = TrainingSet(len(inputs.transforms), fitted.n_eff, y, fitted.event)
-        objective = method.objective(sample, generator)
+        target = TargetScaling.fit(y_raw, w)
+
+        def standardised(raw: torch.Tensor, y_raw: torch.Tensor, w: torch.Tensor) -> Batch:
+            y = (y_raw - target.location) / target.scale
+            return inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
+
+        table, judge = standardised(raw, y_raw, w), standardised(*_tensors(_judges(held_out, seed)))
+        typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
+        objective = method.objective(
+            TrainingSet(len(inputs.transforms), fitted.n_eff, typical, fitted.event), generator
+        )
         objective.module.to(place)
-        table = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
-        raw, y_raw, w = _tensors(held_out.take(np.arange(min(len(held_out), JUDGED_JETS))))
-        y = (y_raw - target.location) / target.scale
-        judge = inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
         fit = minimise(objective, method, table, judge, generator, show=show, checkpoint=saved)
         learned = objective.figures()
         tensors = {
@@ -88,27 +97,52 @@ def train(
             "input_low": inputs.low,
             "input_high": inputs.high,
         }
-    card = Card(
+    card = _card(method, pairs, target, _source(pairs, fitted, held_out, seed), fit)
+    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, fit, learned).to(device)
+    if finished.card.figures.get("collapsed") and show:
+        say(
+            "WARNING: the trained network says the same of every jet: its prior (or L2 term) is much too narrow for so "
+            "few jets, or the inputs hold no information. Try a wider prior_width or more jets"
+        )
+    return finished
+
+
+def _card(method: Method, pairs: JetPairs, target: TargetScaling, source: SourceCard, fit: Fit) -> Card:
+    """The card of a calibrator, without figures yet."""
+    return Card(
         method=method.name,
         quantity=method.quantity,
         settings=method.model_dump(mode="json"),
         features=pairs.spec,
         target_location=target.location,
         target_scale=target.scale,
-        source=_source(pairs, fitted, held_out, seed),
+        source=source,
         figures={},
         history=tuple(fit.history),
         versions=Card.software(),
     )
-    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, fit, learned).to(device)
-    if saved:
-        saved.remove()
-    if finished.card.figures.get("collapsed") and show:
-        say(
-            "WARNING: the trained network says the same of every jet: its posterior has collapsed to the prior, or the "
-            "inputs hold no information. Try a wider prior or more jets (hepcal.diagnostics.scan_prior)"
+
+
+def _judges(held_out: JetPairs, seed: int) -> JetPairs:
+    """Held-out jets that judge: all, or those of a random choice of events, whatever the order of the files.
+
+    Raises:
+        TrainingError: Their weights do not sum to a positive number.
+    """
+    if len(held_out) <= JUDGED_JETS:
+        return held_out
+    chosen, _ = held_out.split(JUDGED_JETS / len(held_out), seed)
+    if not chosen.weight.sum() > 0:
+        raise TrainingError(
+            f"the weights of {len(chosen)} held-out jets sum to {chosen.weight.sum():g}: too many negative weights"
         )
-    return finished
+    return chosen
+
+
+def _typical(y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Targets that stand for the weighted ones, for starting values; negative weights count as zero."""
+    rows = torch.multinomial(w[:MAX_CHOICES].clamp_min(0), TYPICAL_JETS, replacement=True, generator=generator)
+    return y[:MAX_CHOICES][rows]
 
 
 def _identity(pairs: JetPairs, method: Method, seed: int, place: torch.device) -> dict[str, object]:
@@ -169,11 +203,13 @@ def _with_figures(calibrator: Calibrator, held_out: JetPairs, fit: Fit, learned:
         "updates": float(history[-1][0]),
         "best_update": float(min(history, key=lambda point: point[1])[0]),
         "converged": float(fit.converged),
-        "held_out_loss": min(loss for _, loss in history),
+        "held_out_loss": float(np.mean(fit.best_losses)),
         **learned,
         **_closure(calibrator, held_out),
     }
-    return type(calibrator)(calibrator.card.model_copy(update={"figures": figures}), calibrator.tensors)
+    # JSON has no NaN: a figure that cannot be given is left out.
+    finite = {name: value for name, value in figures.items() if np.isfinite(value)}
+    return type(calibrator)(calibrator.card.model_copy(update={"figures": finite}), calibrator.tensors)
 
 
 def _tensors(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -189,18 +225,25 @@ def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:
     weight = pairs.weight
     figures = {"sum_ratio": float(np.sum(weight * prediction.mean) / np.sum(weight * pairs.truth))}
     if prediction.sigma_tot is not None:
-        pull = (pairs.truth - prediction.mean) / prediction.sigma_tot
-        figures["pull_sd"] = float(np.sqrt(np.cov(pull, aweights=np.abs(weight), bias=True)))
-        figures["coverage_68"] = float(np.average(np.abs(pull) < 1, weights=weight))
-        figures["sensitivity"] = _sensitivity(prediction.mean / pairs.reco, prediction.sigma_tot / pairs.reco)
+        pull = (pairs.truth - prediction.mean).astype(np.float64) / prediction.sigma_tot
+        mean, _ = weighted_mean(pull, weight)
+        figures["pull_sd"] = float(np.sqrt(max(weighted_mean((pull - mean) ** 2, weight)[0], 0)))
+        figures["within_sigma_tot"] = weighted_mean((np.abs(pull) < 1).astype(np.float64), weight)[0]
+        figures["sensitivity"] = _sensitivity(prediction.mean / pairs.reco, prediction.sigma_tot / pairs.reco, weight)
         figures["collapsed"] = float(figures["sensitivity"] < COLLAPSED_BELOW)
     return figures
 
 
-def _sensitivity(mean: np.ndarray, sigma: np.ndarray) -> float:
+def _sensitivity(mean: np.ndarray, sigma: np.ndarray, weight: np.ndarray) -> float:
     """How much predictions depend on the inputs: spread over jets of the mean in units of sigma, or of ln sigma.
 
-    Zero if a network says the same of every jet, as one does whose posterior has collapsed to the prior.
+    Half the central 68.27 % width each, so that absurd jets do not count. Zero if a network says the same of every
+    jet, as one does whose posterior has collapsed to the prior.
     """
-    mean, sigma = mean.astype(np.float64), sigma.astype(np.float64)
-    return float(max(mean.std() / np.sqrt(np.mean(sigma**2)), np.log(sigma).std()))
+
+    def half_width(values: np.ndarray) -> float:
+        low, high = weighted_quantiles(values.astype(np.float64), weight, (CENTRAL[0], CENTRAL[2]))
+        return float(high - low) / 2
+
+    typical = weighted_quantiles(sigma.astype(np.float64), weight, (0.5,))[0]
+    return max(half_width(mean) / float(typical), half_width(np.log(sigma)))

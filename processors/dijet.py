@@ -21,6 +21,9 @@ from hepcal.schemas import event_weight, is_simulation
 
 __all__ = ["DijetProcessor"]
 
+# For the spread over replicas, to bound memory.
+EVENTS_AT_ONCE = 4096
+
 
 class DijetProcessor(ProcessorABC):  # type: ignore[misc]
     """Fills response, bias, resolution, pulls and spectra of jets and dijet masses.
@@ -86,8 +89,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         """Dijet mass and its uncertainties before and after calibration, for events with two calibrated jets.
 
         sigma_stoch of two jets is independent. sigma_pred of the mass is its spread over the replicas, which carry the
-        correlation of the two jets; a method without replicas takes its errors as fully correlated, and shifts both
-        jets up and down.
+        correlation of the two jets; they come from the weight draws, also where sigma_pred of a jet does not.
         """
         reco, calib = at_scale(jets, self.calibrator.reco(jets)), at_scale(jets, jets.pt_calib)
         mass = dijet_mass(calib)
@@ -99,9 +101,6 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             columns["sigma_stoch"] = mass_sigma(calib, mass, jets.pt_calib_sigma_stoch / jets.pt_calib)
         if REPLICAS in jets.fields:
             columns["sigma_pred"] = replica_spread(calib, jets)
-        elif "calib_pred" in jets.fields:
-            up, down = (dijet_mass(jets.calib_pred[side]) for side in ("up", "down"))
-            columns["sigma_pred"] = np.abs(up - down) / 2
         parts = [columns[name] for name in ("sigma_stoch", "sigma_pred") if name in columns]
         if parts:
             columns["sigma_tot"] = in_quadrature(*parts)
@@ -138,15 +137,22 @@ def replica_spread(calib: ak.Array, jets: ak.Array) -> np.ndarray:
     """
     # The type allows missing jets; selected events have none.
     replicas, center = (
-        [np.ma.getdata(ak.to_numpy(jets[name][:, i])).astype(np.float64) for i in (0, 1)]
-        for name in (REPLICAS, "pt_calib")
+        [np.ma.getdata(ak.to_numpy(jets[name][:, i])) for i in (0, 1)] for name in (REPLICAS, "pt_calib")
     )
-    ratio = [replica / value[:, None] for replica, value in zip(replicas, center, strict=True)]
-    squares = [ak.to_numpy(calib.mass[:, i]).astype(np.float64)[:, None] ** 2 for i in (0, 1)]
-    product = (dijet_mass(calib)[:, None] ** 2 - squares[0] - squares[1]) / 2
-    # Four-momenta scale as a whole, so the invariants scale with the products of the two ratios.
-    mass = np.sqrt(ratio[0] ** 2 * squares[0] + ratio[1] ** 2 * squares[1] + 2 * ratio[0] * ratio[1] * product)
-    return np.asarray(mass.std(axis=1, ddof=1))
+    squares = [ak.to_numpy(calib.mass[:, i]).astype(np.float64) ** 2 for i in (0, 1)]
+    product = (dijet_mass(calib) ** 2 - squares[0] - squares[1]) / 2
+    spread = np.empty(len(product))
+    for start in range(0, len(spread), EVENTS_AT_ONCE):
+        part = slice(start, start + EVENTS_AT_ONCE)
+        first, second = (
+            replica[part].astype(np.float64) / value[part, None]
+            for replica, value in zip(replicas, center, strict=True)
+        )
+        # Four-momenta scale as a whole, so the invariants scale with the products of the two ratios.
+        mass_squared = first**2 * squares[0][part, None] + second**2 * squares[1][part, None]
+        mass_squared += 2 * first * second * product[part, None]
+        spread[part] = np.sqrt(mass_squared).std(axis=1, ddof=1)
+    return spread
 
 
 def mass_sigma(jets: ak.Array, mass: np.ndarray, relative: ak.Array) -> np.ndarray:

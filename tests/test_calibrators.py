@@ -134,7 +134,7 @@ def test_a_changed_byte_on_the_way_is_noticed(small_calibrator, monkeypatch):
         (b"not a calibrator at all", "damaged"),
         (pickle.dumps({"weights": [1, 2]}), "damaged"),
         (save({"a": torch.zeros(2)}), "not one of hepcal"),
-        (save({"a": torch.zeros(2)}, metadata={"hepcal_card": "{}"}), "card is not valid"),
+        (save({"a": torch.zeros(2)}, metadata={"hepcal_card": '{"version": 2}'}), "card is not valid"),
     ],
 )
 def test_foreign_files_are_refused(tmp_path, content, message):
@@ -232,6 +232,11 @@ def test_moments_are_opt_in_and_travel_with_the_calibrator(small_calibrator, jet
     assert np.array_equal(by_moments.replicas(), by_draws.replicas())
 
 
+def test_unknown_inference_is_refused(small_calibrator):
+    with pytest.raises(HepcalError, match="no inference 'moment'; there are draws, moments"):
+        small_calibrator.with_inference("moment")
+
+
 def test_moments_are_refused_where_there_are_none():
     rng = np.random.default_rng(1)
     pairs = hepcal.JetPairs.from_arrays(
@@ -247,5 +252,5 @@ def test_files_of_another_version_are_refused(small_calibrator, tmp_path):
     card = json.loads(small_calibrator.card.model_dump_json()) | {"version": 1}
     path = tmp_path / "old.safetensors"
     path.write_bytes(files.dump(json.dumps(card), small_calibrator.tensors))
-    with pytest.raises(CalibratorFileError, match="version"):
+    with pytest.raises(CalibratorFileError, match=r"of version 1; this hepcal reads version 2\. Train it again"):
         hepcal.Calibrator.load(path)

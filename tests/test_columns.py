@@ -177,6 +177,8 @@ def test_replicas_are_the_draws_of_every_jet(small_calibrator):
     spread = replicas.astype(np.float64).std(axis=1, ddof=1)
     assert spread == pytest.approx(ak.to_numpy(ak.flatten(jets.pt_calib_sigma_pred)), rel=1e-3)
     assert "pt_calib_replicas" not in small_calibrator(events.Jet).fields
+    # Those of the central jets would be wrong for shifted ones.
+    assert "pt_calib_replicas" not in jets.calib_pred.up.fields
 
 
 def test_replicas_follow_selections_and_missing_jets(small_calibrator):

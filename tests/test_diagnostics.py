@@ -58,6 +58,22 @@ def test_a_diagnosis_is_written_as_json_and_plots(calibrators, tmp_path):
     assert all(path.stat().st_size > 1_000 for path in plots)
 
 
+def test_default_bins_hold_the_jets_of_every_calibrator_in_eight_bins(calibrators):
+    narrow = toy(2_000, seed=3)
+    narrow = hepcal.JetPairs.from_arrays(
+        narrow.features, ["eta"], reco=narrow.reco / 50 + 1_000, truth=narrow.truth / 50 + 1_000
+    )
+    found = diagnose(calibrators, narrow, show=False)
+    for diagnosis in found.values():
+        assert len(diagnosis.pt_calib.bins) == 8
+        assert sum(scores.jets for scores in diagnosis.pt_calib.bins) == 2_000
+
+
+def test_scoring_the_training_jets_is_said(calibrators, capsys):
+    diagnose({"BNN": calibrators["BNN"]}, toy(4_000), show=False)
+    assert "WARNING: BNN was trained on all of these files" in capsys.readouterr().err
+
+
 def test_other_inputs_are_refused_by_name(calibrators):
     other = hepcal.JetPairs.from_arrays(np.zeros((30, 1)), ["mass"], reco=np.full(30, 5.0), truth=np.full(30, 5.0))
     with pytest.raises(TrainingError, match=r"BNN was trained on the inputs eta .* but the table holds mass"):

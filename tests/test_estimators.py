@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hepcal
+import hepcal.training
 from hepcal.calibrators.ensemble import multiplicities, parts
 from hepcal.calibrators.objectives import ElboObjective, MembersObjective, TrainingSet
 from hepcal.calibrators.registry import CALIBRATORS, METHODS
-from hepcal.errors import TrainingError
+from hepcal.errors import HepcalError, TrainingError
 from hepcal.networks.bayesian import MeanFieldPosterior
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead, PointHead
@@ -296,7 +297,9 @@ def test_a_training_goes_on_from_its_checkpoint_bit_by_bit(name, tmp_path, monke
         hepcal.train(pairs, method, seed=3, show=False, checkpoint=path)
     resumed = hepcal.train(pairs, method, seed=2, show=False, checkpoint=path)
     assert resumed.sha256 == whole.sha256
-    assert not path.exists()
+    # A finished checkpoint gives the same calibrator again, without an update.
+    monkeypatch.setattr(objective, "backward", None)
+    assert hepcal.train(pairs, method, seed=2, show=False, checkpoint=path).sha256 == whole.sha256
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
@@ -306,12 +309,62 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         hepcal.train(toy_pairs(200), TRAINED["mse"], show=False, checkpoint=path)
 
 
-@pytest.mark.parametrize(("schedule", "converged"), [("constant", 1.0), ("cosine", 1.0), ("plateau", 0.0)])
-def test_a_schedule_ends_where_it_says(schedule, converged):
-    method = hepcal.MSE(hidden=(4,), schedule=schedule, max_updates=800, patience=160, learning_rate=0.02)
+@pytest.mark.parametrize(
+    ("schedule", "max_updates", "converged"),
+    [("constant", 20_000, 1.0), ("plateau", 20_000, 1.0), ("plateau", 100, 0.0), ("cosine", 300, 1.0)],
+)
+def test_a_schedule_ends_where_it_says(schedule, max_updates, converged):
+    method = hepcal.MSE(hidden=(4,), schedule=schedule, max_updates=max_updates, patience=80, learning_rate=0.02)
     figures = hepcal.train(toy_pairs(400), method, show=False).card.figures
-    assert figures["converged"] == converged or schedule == "plateau"
-    assert (figures["updates"] == 800) or schedule != "cosine"
+    assert figures["converged"] == converged
+    assert (figures["updates"] == max_updates) == (schedule == "cosine" or not converged)
+
+
+def test_many_members_reach_a_plateau_as_one_does():
+    """Some member is always better than ever: what counts is their mean."""
+    common = {"hidden": (8,), "max_updates": 20_000, "patience": 200, "learning_rate": 0.01}
+    updates = [
+        hepcal.train(toy_pairs(400), method, seed=1, show=False).card.figures["updates"]
+        for method in (hepcal.Heteroscedastic(**common), hepcal.Ensemble(**common, n=20, dropout=0.0))
+    ]
+    assert max(updates) < 20_000
+    assert updates[1] < 3 * updates[0]
+
+
+def test_a_far_too_large_feature_is_refused_by_every_method():
+    pairs = toy_pairs(200)
+    for name in METHODS:
+        calibrator = hepcal.train(pairs, TRAINED[name].model_copy(update={"max_updates": 10}), show=False)
+        with pytest.raises(HepcalError, match="not a finite number: a jet has inputs many orders of magnitude"):
+            calibrator.predict(np.array([[3e38]]), np.array([500.0]))
+
+
+def test_weights_reach_the_starting_values_and_the_scale_of_the_target():
+    """Rare jets with a response of their own and most of the weight: the scale is theirs."""
+    pairs = toy_pairs(2_000)
+    rare = np.arange(2_000) % 20 == 0
+    truth = np.where(rare, 3 * pairs.reco, pairs.truth)
+    weighted = hepcal.JetPairs.from_arrays(
+        pairs.features, ["x"], reco=pairs.reco, truth=truth, weight=np.where(rare, 1e3, 1.0)
+    )
+    method = TRAINED["heteroscedastic"].model_copy(update={"max_updates": 10})
+    assert hepcal.train(weighted, method, show=False).card.target_location == pytest.approx(3, rel=1e-3)
+
+
+def test_the_jets_that_judge_are_of_all_files(monkeypatch):
+    """More held-out jets than judge: a random choice of events, not the first ones of the table."""
+    monkeypatch.setattr(hepcal.training, "JUDGED_JETS", 100)
+    held_out = toy_pairs(3_000)
+    chosen = hepcal.training._judges(held_out, seed=1)
+    assert len(chosen) == 100
+    assert chosen.event.min() < 300
+    assert chosen.event.max() > 2_700
+
+
+def test_the_command_line_offers_every_method():
+    from hepcal.cli import MethodChoice
+
+    assert {choice.value for choice in MethodChoice} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -31,6 +31,8 @@ def test_an_unknown_name_lists_the_known_ones():
         ("hepcal.plot", ["torch", "dask", "distributed"]),
         ("hepcal.results", ["torch", "distributed", "matplotlib"]),
         ("hepcal.pairs", ["torch", "matplotlib"]),
+        ("hepcal.scores", ["torch", "dask", "matplotlib", "scoringrules"]),
+        ("hepcal.intervals", ["torch", "dask", "matplotlib"]),
     ],
 )
 def test_imports_stay_light(module, heavy):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import awkward as ak
 import numpy as np
@@ -24,10 +24,12 @@ from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.prediction import Prediction
 from hepcal.schemas import detector_pt
 
-__all__ = ["Calibrator", "Card", "SourceCard", "device_of", "transforms_of"]
+__all__ = ["CARD_VERSION", "Calibrator", "Card", "SourceCard", "device_of", "transforms_of"]
 
 Quantity = Literal["mean", "median", "mode"]
 Inference = Literal["draws", "moments"]
+# Of the file format: one that this code does not read is refused.
+CARD_VERSION: Literal[2] = 2
 
 
 class SourceCard(BaseModel):
@@ -75,7 +77,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[2] = 2
+    version: Literal[2] = CARD_VERSION
     method: str
     quantity: Quantity
     settings: dict[str, Any]
@@ -283,8 +285,10 @@ class Calibrator(ABC):
                 from the draws. Not part of the saved file.
 
         Raises:
-            HepcalError: The method has no moments.
+            HepcalError: The method has no moments, or there is no such inference.
         """
+        if inference not in get_args(Inference):
+            raise HepcalError(f"no inference {inference!r}; there are {', '.join(get_args(Inference))}")
         return type(self)(self.card, self.tensors, str(self.device), inference)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ coffea unpickles a processor for every chunk; without this, a calibrator inside 
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,16 @@ def loads() -> int:
 
 
 def _build(content: bytes, device: str, inference: Inference, where: str) -> Calibrator:
-    from hepcal.calibrators.base import Card
+    from hepcal.calibrators.base import CARD_VERSION, Card
     from hepcal.calibrators.registry import CALIBRATORS
 
     text, tensors = files.parse(content, where)
+    version = json.loads(text).get("version")
+    if version != CARD_VERSION:
+        raise CalibratorFileError(
+            f"{where} is a calibrator file of version {version}; this hepcal reads version {CARD_VERSION}. "
+            "Train it again, or use the hepcal that wrote it"
+        )
     try:
         card = Card.model_validate_json(text)
         return CALIBRATORS[card.method](card, tensors, device, inference)

@@ -77,7 +77,10 @@ def multiplicities(event: np.ndarray, n: int, generator: torch.Generator) -> tor
 
 
 def parts(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
-    """Rows of n disjoint parts, int64 of shape (n, rows): whole events, as many jets in each, the rest left out."""
+    """Rows of n disjoint parts, int64 of shape (n, rows), every event in one part.
+
+    The last jets of larger parts are left out, so that all have as many.
+    """
     _, number = np.unique(event, return_inverse=True)
     events = int(number.max()) + 1
     if events < n:

@@ -87,7 +87,7 @@ class DensityMethod(Method, ABC):
 
     head: HeadName = "gaussian"
     components: Positive = 3
-    prior_width: PositiveFloat = 0.1
+    prior_width: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
 
     def build_head(self) -> Head:
         """See :meth:`Method.build_head`."""

@@ -82,10 +82,20 @@ class NetworkCalibrator(Calibrator):
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV] of one block, and replicas (n, draws) if asked for."""
         if self._propagation is None:
-            return self._moments(self._networks(inputs), pt, replicas=replicas)
-        mean, stoch, pred = (moment.cpu().numpy() * self.target.scale for moment in self._propagation(inputs))
+            return self._moments(self._finite(self._networks(inputs)), pt, replicas=replicas)
+        mean, stoch, pred = (self._finite(part).cpu().numpy() * self.target.scale for part in self._propagation(inputs))
         found = self._with_total(mean + self.target.location, stoch, pred, pt)
         return {**(self._moments(self._networks(inputs), pt, replicas=True) if replicas else {}), **found}
+
+    @staticmethod
+    def _finite(outputs: torch.Tensor) -> torch.Tensor:
+        """The same, refused if a jet drives the network to infinity."""
+        if not torch.isfinite(outputs).all():
+            raise HepcalError(
+                "a prediction is not a finite number: a jet has inputs many orders of magnitude outside the training "
+                "range. Select the jets that you need, or look for absurd features (pt_calib_in_range cannot say)"
+            )
+        return outputs
 
     def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""
@@ -120,7 +130,7 @@ class NetworkCalibrator(Calibrator):
         outputs = torch.empty((self._networks.count, self._head.outputs, len(reco)))
 
         def work(part: slice, block: torch.Tensor) -> None:
-            found = self._networks(self.inputs(block))
+            found = self._finite(self._networks(self.inputs(block)))
             outputs[:, :, part] = found[:, :, : part.stop - part.start].cpu()
 
         self._map(work, features, reco)

@@ -12,7 +12,13 @@ import torch
 from torch.nn.functional import softplus
 
 from hepcal.networks.backprop import LocalBackprop, NetworkBackprop
-from hepcal.networks.bayesian import Estimator, MeanFieldPosterior, standard_normal
+from hepcal.networks.bayesian import (
+    Estimator,
+    MeanFieldPosterior,
+    gaussian_kl,
+    log_softplus,
+    standard_normal,
+)
 from hepcal.networks.heads import Head
 from hepcal.networks.members import Members
 
@@ -25,6 +31,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 HELD_OUT_SAMPLES = 4
 HELD_OUT_SEED = 20031109
 ACTIVE_NATS = 0.1
+TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +149,9 @@ class ElboObjective(Objective):
         by_rho = torch.sigmoid(posterior.rho)
         posterior.mean.grad = backprop.by_mean.add_(backprop.mean, alpha=pull)
         by_sigma = backprop.by_variance.add_(pull).mul_(sigma)
-        posterior.rho.grad = by_sigma.mul_(by_rho).addcdiv_(by_rho, sigma, value=-1 / self.n_eff)
+        by_sigma.mul_(by_rho)
+        # d ln sigma / d rho, which is one where both vanish.
+        posterior.rho.grad = by_sigma.addcdiv_(by_rho.add_(TINY), sigma.add_(TINY), value=-1 / self.n_eff)
 
     @torch.no_grad()
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -159,8 +168,8 @@ class ElboObjective(Objective):
         """
         if self.module.frozen:
             return {}
-        ratio, mean = self.module.sigma / self.prior_width, self.module.mean / self.prior_width
-        each = 0.5 * (ratio**2 - 1 + mean**2 - 2 * torch.log(ratio))
+        module = self.module
+        each = gaussian_kl(module.mean, module.sigma, self.prior_width, log_softplus(module.rho))
         return {"kl": float(each.double().sum()), "active_weights": float((each > ACTIVE_NATS).double().mean())}
 
     def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,7 +10,15 @@ from torch.nn.functional import linear, softplus
 
 from hepcal.networks.dense import DenseLayout
 
-__all__ = ["START_RHO", "Estimator", "MeanFieldPosterior", "gaussian_kl", "random_signs", "standard_normal"]
+__all__ = [
+    "START_RHO",
+    "Estimator",
+    "MeanFieldPosterior",
+    "gaussian_kl",
+    "log_softplus",
+    "random_signs",
+    "standard_normal",
+]
 
 Estimator = Literal["local", "flipout", "shared"]
 
@@ -17,18 +26,29 @@ Estimator = Literal["local", "flipout", "shared"]
 START_RHO = -5.0
 # Keeps the root of a variance, and its gradient, finite where a row of inputs is all zero.
 VARIANCE_FLOOR = 1e-20
+# ln softplus(rho) = rho to float32 precision below.
+LINEAR_BELOW = -20.0
 
 
-def gaussian_kl(mean: torch.Tensor, sigma: torch.Tensor, prior_width: float) -> torch.Tensor:
-    r"""KL[q, p] of factorised Gaussians q = N(mean, sigma) from the prior p = N(0, prior_width), a scalar.
+def gaussian_kl(
+    mean: torch.Tensor, sigma: torch.Tensor, prior_width: float, log_sigma: torch.Tensor | None = None
+) -> torch.Tensor:
+    r"""KL[q, p] of Gaussians q = N(mean, sigma) from the prior p = N(0, prior_width), weight by weight.
 
-    .. math:: \sum_i \frac{\sigma_i^2 - \sigma_p^2 + \mu_i^2}{2\sigma_p^2} + \ln\frac{\sigma_p}{\sigma_i}
+    .. math:: \frac{\sigma_i^2 - \sigma_p^2 + \mu_i^2}{2\sigma_p^2} + \ln\frac{\sigma_p}{\sigma_i}
 
-    The sum runs over all weights (arXiv:2003.11099, Eq. 10). Several public libraries average inside each tensor
-    instead, which makes the prior thousands of times too weak.
+    The loss has the sum over all weights (arXiv:2003.11099, Eq. 10). Several public libraries average inside each
+    tensor instead, which makes the prior thousands of times too weak.
+
+    Args:
+        mean: Any shape.
+        sigma: Same shape.
+        prior_width: Width of the prior.
+        log_sigma: ln sigma, where it is known better than from sigma.
     """
     ratio = sigma / prior_width
-    return 0.5 * torch.sum(ratio**2 - 1 + (mean / prior_width) ** 2 - 2 * torch.log(ratio))
+    logarithm = (torch.log(sigma) if log_sigma is None else log_sigma) - math.log(prior_width)
+    return 0.5 * (ratio**2 - 1 + (mean / prior_width) ** 2) - logarithm
 
 
 class MeanFieldPosterior(torch.nn.Module):
@@ -69,7 +89,7 @@ class MeanFieldPosterior(torch.nn.Module):
         """
         if self.frozen:
             return 0.5 * torch.sum((self.mean / prior_width) ** 2)
-        return gaussian_kl(self.mean, self.sigma, prior_width)
+        return torch.sum(gaussian_kl(self.mean, self.sigma, prior_width, log_softplus(self.rho)))
 
     def forward(self, x: torch.Tensor, generator: torch.Generator, estimator: Estimator = "local") -> torch.Tensor:
         """Outputs (batch, out) of random networks for inputs (batch, in), for a loss.
@@ -121,6 +141,11 @@ class MeanFieldPosterior(torch.nn.Module):
         """Weight draws of shape (draws, count), on the CPU: the replicas that a calibrator is saved with."""
         noise = torch.randn((draws, self.layout.count), generator=generator)
         return self.mean.detach().cpu() + self.sigma.detach().cpu() * noise
+
+
+def log_softplus(rho: torch.Tensor) -> torch.Tensor:
+    """Logarithm of softplus(rho), which is rho itself for very negative rho, where softplus is no number any more."""
+    return torch.where(rho < LINEAR_BELOW, rho, torch.log(softplus(rho.clamp_min(LINEAR_BELOW))))
 
 
 def standard_normal(out: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

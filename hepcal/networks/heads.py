@@ -204,12 +204,12 @@ class CrystalBallHead(Head):
         return torch.exp(-0.5 * knee * knee) * power / (knee * (power - 1))
 
     def _terms(self, outputs: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """z, z limited to the core, u = 1 + knee * distance / power beyond it, and the normalisation."""
+        """z, z limited to the core, u = knee * distance / power beyond it, and the normalisation."""
         sigma, low, high, lower, upper = self._shape(outputs)
         z = (target - outputs[..., 0]) / sigma
         core = torch.minimum(torch.maximum(z, -low), high)
         power = torch.where(z < 0, lower, upper)
-        u = 1 + core.abs() * (z - core).abs() / power
+        u = core.abs() * (z - core).abs() / power
         gauss = math.sqrt(2 * math.pi) * (torch.special.ndtr(high) - torch.special.ndtr(-low))
         return z, core, u, gauss + self._area(low, lower) + self._area(high, upper)
 
@@ -218,21 +218,21 @@ class CrystalBallHead(Head):
         sigma, _, _, lower, upper = self._shape(outputs)
         z, core, u, norm = self._terms(outputs, target)
         power = torch.where(z < 0, lower, upper)
-        return 0.5 * core * core + power * torch.log(u) + torch.log(sigma) + torch.log(norm)
+        return 0.5 * core * core + power * torch.log1p(u) + torch.log(sigma) + torch.log(norm)
 
     @torch.no_grad()
     def gradient(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """See :meth:`Head.gradient`."""
         sigma, low, high, lower, upper = self._shape(outputs)
         z, core, u, norm = self._terms(outputs, target)
-        slope = core / u  # of the energy by z
+        slope = core / (1 + u)  # of the energy by z
         parts = [(1 - slope * z) / sigma]
         by_power = []
         for knee, power, beyond in ((low, lower, z < -low), (high, upper, z > high)):
             edge = torch.exp(-0.5 * knee * knee) / norm
-            by_knee = torch.where(beyond, knee + (z.abs() - 2 * knee) / u, 0)
+            by_knee = torch.where(beyond, knee + (z.abs() - 2 * knee) / (1 + u), 0)
             parts.append(by_knee - edge * (knee * knee + power) / (knee * knee * (power - 1)))
-            of_tail = torch.where(beyond, torch.log(u) - (u - 1) / u, 0)
+            of_tail = torch.where(beyond, torch.log1p(u) - u / (1 + u), 0)
             by_power.append(of_tail - edge / (knee * (power - 1) ** 2))
         chain = torch.sigmoid(outputs[..., 1:])
         return torch.cat([(-slope / sigma).unsqueeze(-1), torch.stack(parts + by_power, dim=-1) * chain], dim=-1)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from hepcal.metrics import CENTRAL
+from hepcal.scores import weighted_quantiles
+
 __all__ = ["InputScaling", "TargetScaling"]
 
 _TRANSFORMS = {"abs": torch.abs, "log": torch.log, "log1p": torch.log1p}
@@ -69,11 +72,9 @@ class TargetScaling:
     scale: float
 
     @classmethod
-    def fit(cls, target: torch.Tensor) -> TargetScaling:
-        """From targets of shape (n,); robust, since the response has a long tail."""
-        low, mid, high = torch.quantile(
-            target.double()[:1_000_000], target.new_tensor([0.158655, 0.5, 0.841345]).double()
-        )
+    def fit(cls, target: torch.Tensor, weight: torch.Tensor) -> TargetScaling:
+        """From targets and weights of shape (n,); robust, since the response has a long tail."""
+        low, mid, high = weighted_quantiles(target.double().numpy(), weight.double().numpy(), CENTRAL)
         width = float(high - low) / 2
         return cls(float(mid), width if width > 0 else 1.0)
 

@@ -10,14 +10,14 @@ import pytest
 from toy import RECO, mean_of, noise_of, toy
 
 import hepcal
-from hepcal.spread import spread_ratio
+from hepcal.spread import independent_trainings, spread_ratio
 
 pytestmark = pytest.mark.study
 
 SIZES = (1_000, 10_000, 100_000)
 SEEDS = 5
 TRAININGS = 20
-COMMON = {"batch": 100, "max_updates": 12_000, "patience": 1_000}
+COMMON = {"batch": 100, "max_updates": 8_000, "patience": 1_000}
 # sigma_pred is judged where there is training sample on both sides.
 INNER = (0.05, 0.95)
 
@@ -41,9 +41,10 @@ def found(probe):
             )
             for seed in range(SEEDS)
         ]
-        # Parts of one sample, 20 times as large, are independent samples; no dropout, as in the networks compared.
-        many = hepcal.Ensemble(**COMMON, n=TRAININGS, sample="parts", dropout=0.0)
-        parts = hepcal.train(toy(round(size * TRAININGS / 0.9), 7), many, seed=7, show=False)
+        single = hepcal.Heteroscedastic(**COMMON)
+        trainings = independent_trainings(
+            lambda i, size=size: toy(size, 1_000 + i), single, jets, n=TRAININGS, seed=50, show=False
+        )
         ensembles = {
             name: hepcal.train(toy(size, 100), method, seed=3, show=False).predict(jets.features, jets.reco)
             for name, method in {
@@ -52,7 +53,7 @@ def found(probe):
                 "dropout": hepcal.Dropout(**COMMON, draws=100),
             }.items()
         }
-        out[size] = predictions, parts.predict(jets.features, jets.reco).replicas(), ensembles
+        out[size] = predictions, trainings, ensembles
         report(size, x, *out[size])
     return out
 

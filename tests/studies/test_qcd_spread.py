@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hepcal
-from hepcal.spread import spread_ratio
+from hepcal.spread import bootstrap_trainings, spread_ratio
 
 pytestmark = pytest.mark.study
 
@@ -35,10 +35,9 @@ def tables():
 
 @pytest.fixture(scope="module")
 def reference(tables):
-    """Predictions of 20 bootstrap trainings, all at once."""
+    """Predictions of 20 trainings on bootstrap samples, one after the other."""
     train, test = tables
-    method = hepcal.Ensemble(n=TRAININGS, dropout=0.0, **COMMON)
-    return hepcal.train(train, method, seed=11, show=False).predict(test.features, test.reco).replicas()
+    return bootstrap_trainings(train, hepcal.Heteroscedastic(**COMMON), test, n=TRAININGS, seed=11, show=False)
 
 
 def ratios(name, method, tables, reference):

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.study
 FILESETS = Path(__file__).parents[2] / "analysis" / "filesets"
 QCD = Path(__file__).parents[3] / "shared" / "data" / "qcd"
 # Below 900 GeV are jets that lost much of their p_T, beside jets from events that lost it before (p̂_T > 1 TeV): two
-# populations, which no single peak describes.
+# populations, for which the tail head has its second component.
 PT_EDGES = (800, 900, 1000, 1100, 1200, 1350, 1500, 2000)
-COMMON = {"schedule": "cosine", "batch": 500, "learning_rate": 2e-3, "max_updates": 10_000}
+COMMON = {"schedule": "cosine", "batch": 500, "learning_rate": 2e-3, "max_updates": 20_000}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,7 @@ def tables():
 def diagnoses(tables):
     train, test = tables
     heads = {
-        head: hepcal.train(train, hepcal.BNN(head=head, **COMMON), seed=1, show=False)
-        for head in ("tails", "mixture", "gaussian")
+        head: hepcal.train(train, hepcal.BNN(head=head, **COMMON), seed=1, show=False) for head in ("tails", "gaussian")
     }
     found = diagnose(heads, test, pt_edges=PT_EDGES, show=False)
     for head, diagnosis in found.items():
@@ -56,15 +55,10 @@ def diagnoses(tables):
     return found
 
 
-def test_the_tail_head_covers_where_there_is_one_population(diagnoses):
-    tails = diagnoses["tails"]
-    assert np.all(np.abs(tails.pt_calib.figure("coverage_68")[1:] - 0.683) < 0.02)
-    assert np.all(np.abs(tails.abs_eta.figure("coverage_68") - 0.683) < 0.02)
-
-
-def test_the_mixture_head_covers_in_every_bin(diagnoses):
-    for binned in (diagnoses["mixture"].pt_calib, diagnoses["mixture"].abs_eta):
-        assert np.all(np.abs(binned.figure("coverage_68") - 0.683) < 0.02)
+@pytest.mark.parametrize("by", ["pt_calib", "abs_eta"])
+def test_the_tail_head_covers_in_every_bin(diagnoses, by):
+    binned = getattr(diagnoses["tails"], by)
+    assert np.all(np.abs(binned.figure("coverage_68") - 0.683) < 0.02)
 
 
 def test_the_gaussian_head_over_covers(diagnoses):
@@ -75,6 +69,6 @@ def test_the_gaussian_head_over_covers(diagnoses):
 
 def test_both_score_better_than_a_gaussian(diagnoses):
     gaussian = diagnoses["gaussian"].scores
-    for head in ("tails", "mixture"):
+    for head in ("tails",):
         assert diagnoses[head].scores.crps < gaussian.crps
         assert diagnoses[head].scores.nll < gaussian.nll

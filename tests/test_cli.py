@@ -162,7 +162,7 @@ def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message)
 
 def test_help_names_every_command():
     text = CliRunner().invoke(cli.app, ["--help"], env={"TERM": "dumb", "COLUMNS": "100"}).stdout
-    for command in ("demo", "pairs", "train", "run", "plot", "show"):
+    for command in ("demo", "pairs", "train", "run", "diagnose", "plot", "show"):
         assert command in text
     assert CliRunner().invoke(cli.app, ["--version"]).stdout.strip() == hepcal.__version__
 

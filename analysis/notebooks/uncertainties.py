@@ -36,7 +36,7 @@ from hepcal.spread import bootstrap_trainings, spread_ratio
 # ## Four calibrators
 #
 # * a Bayesian network with a **Gaussian** likelihood, as in arXiv:2003.11099;
-# * the same network with the head `tails`: a Gaussian core and power-law tails on both sides;
+# * the same network with the head `tails`: a Gaussian core with power-law tails on both sides, on a broad Gaussian;
 # * the same with the head `mixture`: three Gaussians;
 # * an **ensemble** of ordinary networks with the head `tails`, each trained on its own bootstrap sample.
 #
@@ -174,7 +174,8 @@ hepcal.plot.scores_in_bins(binned, "width_68_relative", label, ax=right)
 # %% [markdown]
 # An average can hide a bin. The lowest one is below the spectrum of this sample ($\hat p_T > 1$ TeV): two kinds of jets
 # meet there, soft ones that are measured well and hard ones that lost much. No density with one peak describes both;
-# where it covers, as the Gaussian may, it does so by accident. A mixture can have a peak for each.
+# where it covers, as the Gaussian may, it does so by accident. A mixture can have a peak for each, and the tail head
+# has a broad second component for it; how well they learn it is a matter of the size of the sample.
 
 # %%
 fig, ax = plt.subplots(figsize=(6.5, 5))
@@ -328,7 +329,7 @@ ax.legend(frameon=False, loc="upper left")
 #
 # ## In short
 #
-# * Intervals: `head="tails"`, or `head="mixture"` where a density may have several peaks; `prediction.interval()` and
+# * Intervals: `head="tails"`, or `head="mixture"` where a density may have more peaks; `prediction.interval()` and
 #   `prediction.highest_density()`.
 # * Statistical error of the training: `Ensemble(head="tails")`, which is `analysis/configs/ensemble.yaml`.
 # * Errors of event observables: replicas of an ensemble; `calib_pred` where an envelope is enough.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hepcal.calibrators.objectives import Batch, TrainingSet
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
+from hepcal.features import Features
 from hepcal.metrics import CENTRAL
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling, TargetScaling
@@ -73,38 +75,54 @@ def train(
     place = device_of(device)
     saved = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(pairs, method, seed, place))
     with single_threaded():
-        generator = torch.Generator().manual_seed(seed)
-        raw, y_raw, w = _tensors(fitted)
-        inputs = InputScaling.fit(raw, transforms_of(pairs.spec), w).above(_truncated_below(pairs))
-        target = TargetScaling.fit(y_raw, w)
-
-        def standardised(raw: torch.Tensor, y_raw: torch.Tensor, w: torch.Tensor) -> Batch:
-            y = (y_raw - target.location) / target.scale
-            return inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
-
-        table, judge = standardised(raw, y_raw, w), standardised(*_tensors(_judges(held_out, seed)))
-        typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
-        objective = method.objective(
-            TrainingSet(len(inputs.transforms), fitted.n_eff, typical, fitted.event), generator
-        )
-        objective.module.to(place)
-        fit = minimise(objective, method, table, judge, generator, show=show, checkpoint=saved)
-        learned = objective.figures()
-        tensors = {
-            **objective.tensors(generator),
-            "input_mean": inputs.mean,
-            "input_scale": inputs.scale,
-            "input_low": inputs.low,
-            "input_high": inputs.high,
-        }
-    card = _card(method, pairs, target, _source(pairs, fitted, held_out, seed), fit)
-    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, fit, learned).to(device)
+        learned = _learn(pairs.spec, fitted, _judges(held_out, seed), method, seed, place, saved, show)
+    card = _card(method, pairs, learned.target, _source(pairs, fitted, held_out, seed), learned.fit)
+    finished = _with_figures(CALIBRATORS[method.name](card, learned.tensors), held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(
             "WARNING: the trained network says the same of every jet: its prior (or L2 term) is much too narrow for so "
             "few jets, or the inputs hold no information. Try a wider prior_width or more jets"
         )
     return finished
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a training leaves: tensors of the calibrator, scale of the target, how it went, figures of the networks."""
+
+    tensors: dict[str, torch.Tensor]
+    target: TargetScaling
+    fit: Fit
+    figures: dict[str, float]
+
+
+def _learn(
+    spec: Features, fitted: JetPairs, judges: JetPairs, method: Method, seed: int, place: torch.device,
+    saved: Checkpoint | None, show: bool,
+) -> _Learned:  # fmt: skip
+    """Standardise, start, and minimise."""
+    generator = torch.Generator().manual_seed(seed)
+    raw, y_raw, w = _tensors(fitted)
+    inputs = InputScaling.fit(raw, transforms_of(spec), w).above(_truncated_below(fitted))
+    target = TargetScaling.fit(y_raw, w)
+
+    def standardised(raw: torch.Tensor, y_raw: torch.Tensor, w: torch.Tensor) -> Batch:
+        y = (y_raw - target.location) / target.scale
+        return inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
+
+    table, judge = standardised(raw, y_raw, w), standardised(*_tensors(judges))
+    typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
+    objective = method.objective(TrainingSet(len(inputs.transforms), fitted.n_eff, typical, fitted.event), generator)
+    objective.module.to(place)
+    fit = minimise(objective, method, table, judge, generator, show=show, checkpoint=saved)
+    tensors = {
+        **objective.tensors(generator),
+        "input_mean": inputs.mean,
+        "input_scale": inputs.scale,
+        "input_low": inputs.low,
+        "input_high": inputs.high,
+    }
+    return _Learned(tensors, target, fit, objective.figures())
 
 
 def _card(method: Method, pairs: JetPairs, target: TargetScaling, source: SourceCard, fit: Fit) -> Card:
@@ -196,15 +214,15 @@ def _source(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) ->
     )
 
 
-def _with_figures(calibrator: Calibrator, held_out: JetPairs, fit: Fit, learned: dict[str, float]) -> Calibrator:
+def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: _Learned) -> Calibrator:
     """The same calibrator, its card completed with how the training went and how the held-out jets close."""
     history = calibrator.card.history
     figures = {
         "updates": float(history[-1][0]),
         "best_update": float(min(history, key=lambda point: point[1])[0]),
-        "converged": float(fit.converged),
-        "held_out_loss": float(np.mean(fit.best_losses)),
-        **learned,
+        "converged": float(learned.fit.converged),
+        "held_out_loss": float(np.mean(learned.fit.best_losses)),
+        **learned.figures,
         **_closure(calibrator, held_out),
     }
     # JSON has no NaN: a figure that cannot be given is left out.

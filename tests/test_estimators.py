@@ -25,7 +25,7 @@ METHODS_UNDER_TEST = [
     hepcal.BNN(**SMALL),
     hepcal.Heteroscedastic(**SMALL),
     hepcal.Dropout(**SMALL),
-    hepcal.Ensemble(**SMALL, n=4),
+    hepcal.Ensemble(**SMALL, n=4, dropout=0.1),
     hepcal.Ensemble(**SMALL, n=4, dropout=0.0, sample="same"),
     hepcal.Ensemble(**SMALL, n=4, sample="parts"),
     hepcal.MSE(**SMALL),

@@ -40,8 +40,7 @@ from hepcal.spread import bootstrap_trainings, spread_ratio
 # * the same with the head `mixture`: three Gaussians;
 # * an **ensemble** of ordinary networks with the head `tails`, each trained on its own bootstrap sample.
 #
-# Networks and trainings are small to keep this notebook short; leave the settings out for an analysis. With dropout
-# (default 0.1) the members would be smoother; without, they are the networks that are trained one by one below.
+# Networks and trainings are small to keep this notebook short; leave the settings out for an analysis.
 
 # %%
 train, test = (hepcal.JetPairs.from_fileset(demo_fileset(part), show=False) for part in ("train", "test"))
@@ -50,7 +49,7 @@ methods = {
     "BNN, Gaussian": hepcal.BNN(**small, draws=20),
     "BNN, tails": hepcal.BNN(**small, draws=20, head="tails"),
     "BNN, mixture": hepcal.BNN(**small, draws=20, head="mixture"),
-    "Ensemble, tails": hepcal.Ensemble(**small, n=8, head="tails", dropout=0),
+    "Ensemble, tails": hepcal.Ensemble(**small, n=8, head="tails"),
 }
 calibrators = {name: hepcal.train(train, method, seed=1, show=False) for name, method in methods.items()}
 predictions = {name: calibrator.predict(test.features, test.reco) for name, calibrator in calibrators.items()}

@@ -26,7 +26,9 @@ class Ensemble(DensityMethod):
             its own n-th part of the events (arXiv:2003.11099, Fig. 7: an error for that part, larger by about sqrt(n)
             than that of the whole); ``same`` gives all of them the whole sample, so that only the starting points
             differ, which is no statistical error.
-        dropout: Probability to drop a hidden unit in training, none in prediction.
+        dropout: Probability to drop a hidden unit in training, none in prediction. The networks of arXiv:2003.11099
+            have 0.1, against over-training; it holds the members together, so that their spread is half of what it
+            should be for a thousand jets. Stopping on held-out jets does the same without that.
     """
 
     name: ClassVar[str] = "ensemble"
@@ -34,7 +36,7 @@ class Ensemble(DensityMethod):
 
     n: Annotated[int, Field(ge=2)] = 40
     sample: Literal["bootstrap", "parts", "same"] = "bootstrap"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def objective(self, sample: TrainingSet, generator: torch.Generator) -> MembersObjective:
         """The negative log-likelihood per jet of every network, with L2 strength 1 / (2 prior_width² N).

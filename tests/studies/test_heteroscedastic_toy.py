@@ -48,8 +48,8 @@ def found(probe):
         ensembles = {
             name: hepcal.train(toy(size, 100), method, seed=3, show=False).predict(jets.features, jets.reco)
             for name, method in {
-                "ensemble": hepcal.Ensemble(**COMMON, n=TRAININGS, dropout=0.0),
-                "ensemble with dropout": hepcal.Ensemble(**COMMON, n=TRAININGS),
+                "ensemble": hepcal.Ensemble(**COMMON, n=TRAININGS),
+                "ensemble with dropout": hepcal.Ensemble(**COMMON, n=TRAININGS, dropout=0.1),
                 "dropout": hepcal.Dropout(**COMMON, draws=100),
             }.items()
         }

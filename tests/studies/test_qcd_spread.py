@@ -53,7 +53,7 @@ def ratios(name, method, tables, reference):
 
 def test_the_bootstrap_ensemble_is_right_within_a_factor_of_one_and_a_half(tables, reference):
     """Other bootstrap samples and starting points than those of the reference."""
-    found = ratios("ensemble of 20", hepcal.Ensemble(n=20, dropout=0.0, **COMMON), tables, reference)
+    found = ratios("ensemble of 20", hepcal.Ensemble(n=20, **COMMON), tables, reference)
     assert np.all((found.ratio > 1 / 1.5) & (found.ratio < 1.5))
 
 

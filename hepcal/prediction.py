@@ -57,13 +57,13 @@ class Prediction:
         return in_quadrature(*parts).astype(np.float32) if parts else None
 
     def replicas(self) -> np.ndarray:
-        """Predicted mean of every weight draw [GeV], float32 of shape (draws, n).
+        """Predicted mean of every weight draw [GeV], float32 of shape (draws, n); one row for a single network.
 
         The draws are the same for all jets, so the spread of an event observable computed per replica carries the
         right correlations between jets.
 
         Raises:
-            NoDensityError: The method has no draws.
+            NoDensityError: The method predicts a number only.
         """
         return np.concatenate([part.means().astype(np.float32) for _, part in self._parts()], axis=1)
 

@@ -223,10 +223,11 @@ hepcal.plot.spread_ratio(edges, ratios, label, ax=ax)
 
 # %% [markdown]
 # * **`sigma_pred` of a mean-field network is an estimate.** It treats weights as independent, and falls more slowly
-#   with the size of the sample than the scatter of trainings does: too narrow for small samples, too wide for large
-#   ones. It depends on the head, the prior and the length of the training, too, so a figure like this does not carry
-#   over to another training: make it for yours. Here it is too narrow jet by jet, and too wide for the mean of all
-#   jets, which the sample fixes far better than independent weights can know.
+#   with the size of the sample than the scatter of trainings does. It depends on the head, the prior and the length of
+#   the training, too: after a short training, as here, its widths are still on their way and it is too narrow jet by
+#   jet; after a long one it is too wide (`tests/studies/test_heteroscedastic_toy.py`). So a figure like this does not
+#   carry over to another training: make it for yours. For the mean of all jets it is too wide already here: the
+#   sample fixes that far better than independent weights can know.
 # * **The bootstrap ensemble is the recommended statistical error.** It is the scatter of trainings by construction; the
 #   figure shows that networks trained all at once scatter like networks trained one by one. That bootstrap samples
 #   scatter like independent ones is checked where independent ones can be had, on a toy

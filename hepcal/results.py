@@ -268,16 +268,16 @@ def scores_table(name: str, diagnosis: Any) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{name}: uncertainties against the truth", title_justify="left")
-    table.add_column("jets with")
+    table.add_column("pt_calib [GeV], |eta|")
     for _, label, _, _ in SCORES:
         table.add_column(label, justify="right")
     table.add_row("all", *_score_cells(diagnosis.scores))
-    for quantity, binned in (("pt_calib", diagnosis.pt_calib), ("|eta|", diagnosis.abs_eta)):
+    for quantity, binned in (("", diagnosis.pt_calib), ("|eta| ", diagnosis.abs_eta)):
         if binned is None:
             continue
         table.add_section()
         for (low, high), scores in zip(pairwise(binned.edges), binned.bins, strict=True):
-            table.add_row(f"{quantity} {low:g}-{high:g}", *_score_cells(scores))
+            table.add_row(f"{quantity}{low:g}-{high:g}", *_score_cells(scores))
     return table
 
 

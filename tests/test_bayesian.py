@@ -89,7 +89,7 @@ def test_one_weight_model_has_the_exact_posterior_width(jets, prior_width, quote
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [500, 1_000], gamma=0.1)
     widths = []
     with single_threaded():
-        for _ in range(3_000):
+        for _ in range(2_200):
             optimiser.zero_grad()
             nll = 0.5 * ((y - posterior(x, generator)[:, 0]) / noise) ** 2
             (nll.mean() + posterior.kl(prior_width) / jets).backward()

@@ -125,7 +125,7 @@ POWER = st.floats(3.5, 60)
 
 
 @given(low=KNEE, high=KNEE, lower=POWER, upper=POWER)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_power_law_tails_against_quadrature(low: float, high: float, lower: float, upper: float) -> None:
     found = tails(0.0, 1.0, low, high, lower, upper)
 

@@ -217,8 +217,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             "the bias in bins of truth shows the dependence on the training spectrum."
         )
         out.append(
-            "A Gaussian likelihood on a skewed response gives pulls of unit spread that cover more than 68.27 %: "
-            "compare 'pull sd' with 'pull 68 %'."
+            "On a skewed response pulls of unit spread can cover more than 68.27 %: compare 'pull sd' with 'pull 68 %'."
         )
     return out
 

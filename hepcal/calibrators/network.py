@@ -85,7 +85,7 @@ class NetworkCalibrator(Calibrator):
             return self._moments(self._finite(self._networks(inputs)), pt, replicas=replicas)
         mean, stoch, pred = (self._finite(part).cpu().numpy() * self.target.scale for part in self._propagation(inputs))
         found = self._with_total(mean + self.target.location, stoch, pred, pt)
-        return {**(self._moments(self._networks(inputs), pt, replicas=True) if replicas else {}), **found}
+        return {**(self._moments(self._finite(self._networks(inputs)), pt, replicas=True) if replicas else {}), **found}
 
     @staticmethod
     def _finite(outputs: torch.Tensor) -> torch.Tensor:

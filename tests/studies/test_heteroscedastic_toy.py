@@ -101,17 +101,18 @@ def slope(widths):
     return np.log(widths[-1] / widths[0]) / np.log(SIZES[-1] / SIZES[0])
 
 
-def test_sigma_pred_falls_with_the_sample(found):
-    """An exact posterior has the slope -0.5. The ensemble comes close; mean-field weights fall more slowly.
-
-    The widths of a mean-field network are set weight by weight, each with all others at their means, so that most of
-    them stay near the prior whatever the size of the sample. Its slope misses -0.25.
-    """
+def test_sigma_pred_of_the_ensemble_falls_with_the_sample(found):
+    """An exact posterior has the slope -0.5."""
     ensemble = [np.sqrt(np.mean(found[size][2]["ensemble"].sigma_pred ** 2)) for size in SIZES]
-    mean_field = [np.mean([np.sqrt(np.mean(p.sigma_pred**2)) for p in found[size][0]]) for size in SIZES]
-    print(f"slope of ln sigma_pred: ensemble {slope(ensemble):.3f}, mean-field network {slope(mean_field):.3f}")
+    print(f"slope of ln sigma_pred: ensemble {slope(ensemble):.3f}")
     assert -0.6 < slope(ensemble) < -0.25
-    assert -0.6 < slope(mean_field) < -0.15
+
+
+@pytest.mark.xfail(strict=True, reason="known miss: -0.22, because most widths stay near the prior whatever N")
+def test_sigma_pred_of_the_mean_field_network_falls_with_the_sample(found):
+    mean_field = [np.mean([np.sqrt(np.mean(p.sigma_pred**2)) for p in found[size][0]]) for size in SIZES]
+    print(f"slope of ln sigma_pred: mean-field network {slope(mean_field):.3f}")
+    assert -0.6 < slope(mean_field) < -0.25
 
 
 def test_the_bootstrap_ensemble_is_right_within_a_factor_of_one_and_a_half(found, probe):

@@ -32,11 +32,31 @@ def tables():
 
 
 @pytest.fixture(scope="module")
-def diagnoses(tables):
+def tails(tables):
+    return hepcal.train(tables[0], hepcal.BNN(head="tails", **COMMON), seed=1, show=False)
+
+
+def test_the_tail_head_covers_on_files_that_no_setting_was_chosen_with(tails):
+    """Files 11-20: the head and the length of its training were chosen in view of files 21-30."""
+    unseen = {"qcd": {"files": dict.fromkeys((str(path) for path in sorted(QCD.glob("*.root"))[10:20]), "Delphes")}}
+    pairs = hepcal.JetPairs.from_fileset(unseen, show=False)
+    prediction = tails.predict(pairs.features, pairs.reco)
+    pit, eta = prediction.pit(pairs.truth), np.abs(pairs.features[:, pairs.spec.names.index("eta")])
+    inside = (pit > 0.158655) & (pit < 0.841345)
+    observed = []
+    for name, values, edges in (("pt_calib", prediction.mean, PT_EDGES), ("|eta|", eta, (0, 0.8, 1.3, 2.5))):
+        bins = np.digitize(values, edges)
+        found = [float(inside[bins == number].mean()) for number in range(1, len(edges))]
+        print(f"files 11-20, {len(pairs)} jets, {name}: {np.round(100 * np.array(found), 2)}")
+        observed += found
+    assert np.all(np.abs(np.array(observed) - 0.683) < 0.02)
+
+
+@pytest.fixture(scope="module")
+def diagnoses(tables, tails):
     train, test = tables
-    heads = {
-        head: hepcal.train(train, hepcal.BNN(head=head, **COMMON), seed=1, show=False) for head in ("tails", "gaussian")
-    }
+    gaussian = hepcal.train(train, hepcal.BNN(head="gaussian", **COMMON), seed=1, show=False)
+    heads = {"tails": tails, "gaussian": gaussian}
     found = diagnose(heads, test, pt_edges=PT_EDGES, show=False)
     for head, diagnosis in found.items():
         scores = diagnosis.scores

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.optim.adam import adam
 
-from hepcal.calibrators.method import Method
+from hepcal.calibrators.method import NetworkMethod
 from hepcal.calibrators.objectives import Batch, Objective
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
@@ -42,7 +42,7 @@ class Fit:
 
 def minimise(
     objective: Objective,
-    method: Method,
+    method: NetworkMethod,
     table: Batch,
     judge: Batch,
     generator: torch.Generator,
@@ -99,7 +99,7 @@ class Loop:
     """The state of a training between two updates; :func:`minimise` drives it."""
 
     def __init__(
-        self, objective: Objective, method: Method, table: Batch, judge: Batch, generator: torch.Generator
+        self, objective: Objective, method: NetworkMethod, table: Batch, judge: Batch, generator: torch.Generator
     ) -> None:
         self.objective, self.method, self.table, self.judge = objective, method, table, judge
         self.batches = _Batches(objective.rows or len(table[0]), method.batch, generator)

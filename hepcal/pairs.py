@@ -237,6 +237,13 @@ class JetPairs:
         """The given rows, in the given order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
+    def select(self, spec: Features) -> JetPairs:
+        """The table with the inputs of ``spec``, a selection of those it holds."""
+        if spec == self.spec:
+            return self
+        columns = [self.spec.names.index(name) for name in spec.names]
+        return replace(self, features=self.features[:, columns], spec=spec)
+
     def save(self, directory: str | Path) -> None:
         """Write the table as one ``.npy`` file per column and a ``table.json``; nothing is left half written.
 

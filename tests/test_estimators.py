@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hepcal
-import hepcal.training
+import hepcal.training.trainer
 from hepcal.calibrators.ensemble import multiplicities, parts
 from hepcal.calibrators.objectives import ElboObjective, MembersObjective, TrainingSet
 from hepcal.calibrators.registry import CALIBRATORS, METHODS
@@ -353,9 +353,9 @@ def test_weights_reach_the_starting_values_and_the_scale_of_the_target():
 
 def test_the_jets_that_judge_are_of_all_files(monkeypatch):
     """More held-out jets than judge: a random choice of events, not the first ones of the table."""
-    monkeypatch.setattr(hepcal.training, "JUDGED_JETS", 100)
+    monkeypatch.setattr(hepcal.training.trainer, "JUDGED_JETS", 100)
     held_out = toy_pairs(3_000)
-    chosen = hepcal.training._judges(held_out, seed=1)
+    chosen = hepcal.training.trainer._judges(held_out, seed=1)
     assert len(chosen) == 100
     assert chosen.event.min() < 300
     assert chosen.event.max() > 2_700

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -14,85 +13,23 @@ from typing import Any, ClassVar, Literal, get_args
 import awkward as ak
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from hepcal.calibrators import cache, files
-from hepcal.columns import FlatJets, attach
+from hepcal.calibrators.card import Card
+from hepcal.calibrators.method import Method
+from hepcal.columns import REPLICAS, FlatJets, attach
+from hepcal.distributions import Distribution
 from hepcal.errors import CalibratorFileError, HepcalError, SchemaError
 from hepcal.features import Features
+from hepcal.networks.cores import map_blocks
+from hepcal.networks.inference import BLOCK
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.prediction import Prediction
 from hepcal.schemas import detector_pt
 
-__all__ = ["CARD_VERSION", "Calibrator", "Card", "SourceCard", "device_of", "transforms_of"]
+__all__ = ["Calibrator", "device_of", "transforms_of"]
 
-Quantity = Literal["mean", "median", "mode"]
 Inference = Literal["draws", "moments"]
-# Of the file format: one that this code does not read is refused.
-CARD_VERSION: Literal[2] = 2
-
-
-class SourceCard(BaseModel):
-    """What a calibrator was trained on.
-
-    Attributes:
-        schema_name: Layout of the files (or ``arrays``).
-        files: Unique ids of the training files (ROOT UUIDs), to notice when a calibrator meets them again.
-        sha256: Hash of the training table.
-        jets: Jets the gradient saw.
-        n_eff: Their effective number.
-        validation_jets: Jets held out for stopping.
-        seed: Seed of the training.
-        reco_threshold: Smallest detector-level p_T in the training files [GeV]; zero if unknown.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_name: str
-    files: tuple[str, ...]
-    sha256: str
-    jets: int
-    n_eff: float
-    validation_jets: int
-    seed: int
-    reco_threshold: float = 0.0
-
-
-class Card(BaseModel):
-    """The part of a calibrator file that people read.
-
-    Attributes:
-        version: Version of the file format.
-        method: Name of the method.
-        quantity: What ``pt_calib`` promises: mean, median or mode.
-        settings: Settings of the training.
-        features: Inputs and p_T convention.
-        target_location: Location of the standardised target.
-        target_scale: Its scale.
-        source: What it was trained on.
-        figures: Training and validation figures.
-        history: Held-out loss against updates.
-        versions: Versions of the software that trained it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Literal[2] = CARD_VERSION
-    method: str
-    quantity: Quantity
-    settings: dict[str, Any]
-    features: Features
-    target_location: float
-    target_scale: float
-    source: SourceCard
-    figures: dict[str, float]
-    history: tuple[tuple[int, float], ...]
-    versions: dict[str, str]
-
-    @staticmethod
-    def software() -> dict[str, str]:
-        """Versions to store in :attr:`versions`."""
-        return {name: importlib.metadata.version(name) for name in ("hepcal", "torch", "numpy")}
 
 
 class Calibrator(ABC):
@@ -108,9 +45,12 @@ class Calibrator(ABC):
         inference: How uncertainties come about: ``draws`` for all methods; see :meth:`with_inference`.
     """
 
+    method: ClassVar[type[Method]]
     sigmas: ClassVar[tuple[str, ...]] = ()
     # Networks whose predictions of one jet can be had one by one, for correlations between jets.
     replicas: int = 0
+    # Jets that are computed at once.
+    block: int = BLOCK
 
     def __init__(
         self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
@@ -148,9 +88,8 @@ class Calibrator(ABC):
     def _prepare(self) -> None:  # noqa: B027 - optional
         """Derived tensors that are not saved."""
 
-    @abstractmethod
     def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
-        """Calibrated p_T and uncertainties of flat jets.
+        """Calibrated p_T and uncertainties of flat jets; densities are computed for the jets that ask for them.
 
         Args:
             features: Untransformed inputs in the order of ``card.features``, shape (n, d).
@@ -159,10 +98,54 @@ class Calibrator(ABC):
         Raises:
             ValueError: The shapes do not fit the calibrator.
         """
+        features, reco = self._checked(features, reco)
+        columns = self._columns(features, reco)
+        return Prediction(
+            mean=columns["pt_calib"],
+            sigma_stoch=columns.get("pt_calib_sigma_stoch"),
+            sigma_pred=columns.get("pt_calib_sigma_pred"),
+            in_range=columns["pt_calib_in_range"],
+            components=self._components(features, reco),
+        )
+
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:  # noqa: ARG002
+        """Predictive distributions of p_T of a slice of the jets; None if the method has none."""
+        return None
 
     @abstractmethod
+    def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
+        """Columns [GeV] of one block.
+
+        Args:
+            inputs: Standardised inputs (1 + d, jets), ln p_T first.
+            pt: Detector-level p_T [GeV], float64 of shape (jets,).
+            replicas: Also give :data:`REPLICAS`, shape (jets, replicas).
+
+        Returns:
+            ``pt_calib``, :attr:`sigmas`, and ``pt_calib_in_range`` where it is not only the inputs that decide.
+        """
+
     def _columns(self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False) -> dict[str, np.ndarray]:
         """The columns of :attr:`columns` for flat jets, float32 or bool, and :data:`REPLICAS` if asked for."""
+        columns = {
+            name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in self.columns
+        }
+        if replicas:
+            columns[REPLICAS] = np.empty((len(reco), self.replicas), dtype=np.float32)
+
+        def work(part: slice, block: torch.Tensor) -> None:
+            inputs, pt = self.inputs(block), block[0].double().numpy()
+            found = self._evaluate(inputs, pt, replicas=replicas)
+            found.setdefault("pt_calib_in_range", self.inputs.inside(inputs).numpy())
+            for name, column in columns.items():
+                column[part] = found[name][: part.stop - part.start]
+
+        self._map(work, features, reco)
+        return columns
+
+    def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
+        """All blocks of the jets, on all cores that this process may use, or on the device."""
+        map_blocks(work, features, reco, jets=self.block, workers=None if self.device.type == "cpu" else 1)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class BNN(DensityMethod):
 
     @property
     def networks(self) -> int:
-        """See :attr:`Method.networks`."""
+        """See :attr:`NetworkMethod.networks`."""
         return self.draws
 
 

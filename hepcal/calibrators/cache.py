@@ -60,7 +60,7 @@ def loads() -> int:
 
 
 def _build(content: bytes, device: str, inference: Inference, where: str) -> Calibrator:
-    from hepcal.calibrators.base import CARD_VERSION, Card
+    from hepcal.calibrators.card import CARD_VERSION, Card
     from hepcal.calibrators.registry import CALIBRATORS
 
     text, tensors = files.parse(content, where)

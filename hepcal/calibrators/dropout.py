@@ -41,7 +41,7 @@ class Dropout(DensityMethod):
 
     @property
     def networks(self) -> int:
-        """See :attr:`Method.networks`."""
+        """See :attr:`NetworkMethod.networks`."""
         return self.draws
 
 

@@ -60,7 +60,7 @@ class Ensemble(DensityMethod):
 
     @property
     def networks(self) -> int:
-        """See :attr:`Method.networks`."""
+        """See :attr:`NetworkMethod.networks`."""
         return self.n
 
 

@@ -35,7 +35,7 @@ class Heteroscedastic(DensityMethod):
 
     @property
     def networks(self) -> int:
-        """See :attr:`Method.networks`."""
+        """See :attr:`NetworkMethod.networks`."""
         return 1
 
 

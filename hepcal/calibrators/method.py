@@ -1,4 +1,4 @@
-"""A method: the settings of a training, and the objective it minimises."""
+"""A method: the settings of a training; for networks, the objective it minimises."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from hepcal.calibrators.base import Quantity
+from hepcal.calibrators.card import Quantity
 from hepcal.calibrators.objectives import Objective, TrainingSet
+from hepcal.features import Features
 from hepcal.networks.heads import Head, HeadName, head_of
 
-__all__ = ["DensityMethod", "Method", "Positive", "PositiveFloat", "Schedule"]
+__all__ = ["DensityMethod", "Method", "NetworkMethod", "Positive", "PositiveFloat", "Schedule"]
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -22,19 +23,13 @@ SIGMA_STOCH, SIGMA_PRED, SIGMA_TOT = (f"pt_calib_sigma_{kind}" for kind in ("sto
 
 
 class Method(BaseModel, ABC):
-    """Settings common to all trained methods; nothing here changes once it is made.
+    """Settings common to all methods; nothing here changes once it is made.
+
+    ``quantity`` says what ``pt_calib`` promises and ``uncertainties`` which columns come with it, both fixed before any
+    study. ``needs_data`` marks methods that map simulation to data.
 
     Attributes:
-        hidden: Units of the hidden layers.
-        batch: Jets per update.
-        learning_rate: Step size of Adam at the start.
-        schedule: ``plateau`` divides the step size by about three at each plateau of the held-out loss and ends at the
-            third; ``cosine`` lets it fall to zero at ``max_updates``; ``constant`` keeps it and ends at the first
-            plateau.
-        max_updates: Updates after which the training ends in any case.
-        patience: Updates without a better held-out loss that count as a plateau.
-        validation: Share of the events held out to notice plateaus.
-        autograd: Use automatic differentiation where hand-written gradients exist: slower, and equal to rounding.
+        validation: Share of the events held out to judge the training.
 
     Raises:
         pydantic.ValidationError: A setting is unknown or out of range.
@@ -45,6 +40,29 @@ class Method(BaseModel, ABC):
     name: ClassVar[str]
     quantity: ClassVar[Quantity] = "mean"
     uncertainties: ClassVar[tuple[str, ...]] = ()
+    needs_data: ClassVar[bool] = False
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    def keeps(self, spec: Features) -> Features:
+        """The inputs that this method uses of those in a table; default: all."""
+        return spec
+
+
+class NetworkMethod(Method, ABC):
+    """Methods that train networks with the loop of :mod:`hepcal.optimisation`.
+
+    Attributes:
+        hidden: Units of the hidden layers.
+        batch: Jets per update.
+        learning_rate: Step size of Adam at the start.
+        schedule: ``plateau`` divides the step size by about three at each plateau of the held-out loss and ends at the
+            third; ``cosine`` lets it fall to zero at ``max_updates``; ``constant`` keeps it and ends at the first
+            plateau.
+        max_updates: Updates after which the training ends in any case.
+        patience: Updates without a better held-out loss that count as a plateau.
+        autograd: Use automatic differentiation where hand-written gradients exist: slower, and equal to rounding.
+    """
 
     hidden: tuple[Positive, ...] = (100, 100, 50, 50)
     batch: Positive = 200
@@ -52,7 +70,6 @@ class Method(BaseModel, ABC):
     schedule: Schedule = "plateau"
     max_updates: Positive = 30_000
     patience: Positive = 2_000
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     autograd: bool = False
 
     @abstractmethod
@@ -74,7 +91,7 @@ class Method(BaseModel, ABC):
         """Number of networks that the finished calibrator holds."""
 
 
-class DensityMethod(Method, ABC):
+class DensityMethod(NetworkMethod, ABC):
     """Methods that learn a density of y = pt_truth / pt_reco given the inputs.
 
     Attributes:
@@ -90,5 +107,5 @@ class DensityMethod(Method, ABC):
     prior_width: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
 
     def build_head(self) -> Head:
-        """See :meth:`Method.build_head`."""
+        """See :meth:`NetworkMethod.build_head`."""
         return head_of(self.head, self.components)

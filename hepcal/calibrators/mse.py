@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from hepcal.calibrators.heteroscedastic import members_of
-from hepcal.calibrators.method import Method
+from hepcal.calibrators.method import NetworkMethod
 from hepcal.calibrators.network import NetworkCalibrator
 from hepcal.calibrators.objectives import MembersObjective, TrainingSet
 from hepcal.networks.heads import Head, PointHead
@@ -15,7 +15,7 @@ from hepcal.networks.heads import Head, PointHead
 __all__ = ["MSE", "MSECalibrator"]
 
 
-class MSE(Method):
+class MSE(NetworkMethod):
     """Deterministic network that minimises (y - f(x))², y = pt_truth / pt_reco.
 
     Its optimum is the posterior mean of the training sample (arXiv:2205.05084, Eq. 5): it depends on the truth
@@ -31,12 +31,12 @@ class MSE(Method):
         return MembersObjective(networks, head, 0.0, autograd=self.autograd)
 
     def build_head(self) -> Head:
-        """See :meth:`Method.build_head`."""
+        """See :meth:`NetworkMethod.build_head`."""
         return PointHead()
 
     @property
     def networks(self) -> int:
-        """See :attr:`Method.networks`."""
+        """See :attr:`NetworkMethod.networks`."""
         return 1
 
 

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 
 from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.method import Method
+from hepcal.calibrators.method import NetworkMethod
 from hepcal.columns import REPLICAS
 from hepcal.distributions import Distribution
 from hepcal.errors import HepcalError
-from hepcal.networks.cores import map_blocks
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead
 from hepcal.networks.inference import WeightDraws
 from hepcal.networks.moments import MomentPropagation
-from hepcal.prediction import Prediction, combine_draws, in_quadrature
+from hepcal.prediction import combine_draws, in_quadrature
 
 __all__ = ["NetworkCalibrator"]
 
@@ -29,7 +28,7 @@ class NetworkCalibrator(Calibrator):
     Subclasses name their method, which says how many networks there are and which uncertainties they carry.
     """
 
-    method: ClassVar[type[Method]]
+    method: ClassVar[type[NetworkMethod]]
 
     def _prepare(self) -> None:
         settings = self.method.model_validate(self.card.settings)
@@ -37,6 +36,7 @@ class NetworkCalibrator(Calibrator):
         self._layout = DenseLayout((len(self.inputs.transforms), *settings.hidden, self._head.outputs))
         draws = self._require("draws", (settings.networks, self._layout.count))
         self._networks = WeightDraws(self._layout, draws, self.device)
+        self.block = self._networks.block
         self.replicas = settings.networks if settings.networks > 1 else 0
         self._propagation = self._prepare_moments() if self.inference == "moments" else None
 
@@ -46,38 +46,10 @@ class NetworkCalibrator(Calibrator):
         mean, sigma = (self._require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
         return MomentPropagation(self._layout, mean, sigma, self.device)
 
-    def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
-        """See :meth:`Calibrator.predict`; densities are computed for the jets that ask for them."""
-        features, reco = self._checked(features, reco)
-        columns = self._columns(features, reco)
-
-        def components(part: slice) -> Distribution:
-            return self._distribution(features[part], reco[part])
-
-        return Prediction(
-            mean=columns["pt_calib"],
-            sigma_stoch=columns.get("pt_calib_sigma_stoch"),
-            sigma_pred=columns.get("pt_calib_sigma_pred"),
-            in_range=columns["pt_calib_in_range"],
-            components=components if self._head.has_density else None,
-        )
-
-    def _columns(self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False) -> dict[str, np.ndarray]:
-        columns = {
-            name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in self.columns
-        }
-        if replicas:
-            columns[REPLICAS] = np.empty((len(reco), self.replicas), dtype=np.float32)
-
-        def work(part: slice, block: torch.Tensor) -> None:
-            inputs, pt = self.inputs(block), block[0].double().numpy()
-            found = self._evaluate(inputs, pt, replicas=replicas)
-            found["pt_calib_in_range"] = self.inputs.inside(inputs).numpy()
-            for name, column in columns.items():
-                column[part] = found[name][: part.stop - part.start]
-
-        self._map(work, features, reco)
-        return columns
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:
+        if not self._head.has_density:
+            return None
+        return lambda part: self._distribution(features[part], reco[part])
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV] of one block, and replicas (n, draws) if asked for."""
@@ -96,11 +68,6 @@ class NetworkCalibrator(Calibrator):
                 "range. Select the jets that you need, or look for absurd features (pt_calib_in_range cannot say)"
             )
         return outputs
-
-    def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
-        """All blocks of the jets, on all cores that this process may use, or on the device."""
-        workers = None if self.device.type == "cpu" else 1
-        map_blocks(work, features, reco, jets=self._networks.block, workers=workers)
 
     def _moments(self, outputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV] from the outputs (draws, out, n) for jets of p_T (n,)."""

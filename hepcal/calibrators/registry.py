@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNNCalibrator
 from hepcal.calibrators.dropout import DropoutCalibrator
 from hepcal.calibrators.ensemble import EnsembleCalibrator
 from hepcal.calibrators.heteroscedastic import HeteroscedasticCalibrator
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.mse import MSECalibrator
-from hepcal.calibrators.network import NetworkCalibrator
 
 __all__ = ["CALIBRATORS", "METHODS"]
 
-CALIBRATORS: dict[str, type[NetworkCalibrator]] = {
+CALIBRATORS: dict[str, type[Calibrator]] = {
     calibrator.method.name: calibrator
     for calibrator in (
         BNNCalibrator,

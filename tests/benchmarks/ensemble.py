@@ -20,7 +20,7 @@ from rounds import ROUNDS, Rounds, play
 from training import HIDDEN, INPUTS, JETS, PRIOR_WIDTH, RATE, Update, repeated, shuffled, toy_table
 
 import hepcal
-from hepcal.calibrators.method import Method
+from hepcal.calibrators.method import NetworkMethod
 from hepcal.calibrators.objectives import Batch, TrainingSet
 from hepcal.networks.heads import GaussianHead
 from hepcal.optimisation import Loop
@@ -28,7 +28,7 @@ from hepcal.optimisation import Loop
 PLAIN, ALONE, AT_ONCE = "(a) plain PyTorch, one by one", "(b) hepcal, one by one", "hepcal, at once"
 
 
-def hepcal_updates(method: Method, table: Batch) -> Update:
+def hepcal_updates(method: NetworkMethod, table: Batch) -> Update:
     """One update of hepcal's training loop."""
     generator = torch.Generator().manual_seed(2)
     objective = method.objective(TrainingSet(INPUTS, float(JETS), table[1], np.arange(JETS)), generator)
@@ -36,13 +36,13 @@ def hepcal_updates(method: Method, table: Batch) -> Update:
     return Loop(objective, method, table, judge, generator).step
 
 
-def alone(dropout: float, batch: int) -> Method:
+def alone(dropout: float, batch: int) -> NetworkMethod:
     """The method of one network of the ensemble."""
     settings = {"hidden": HIDDEN, "learning_rate": RATE, "batch": batch, "prior_width": PRIOR_WIDTH}
     return hepcal.Dropout(**settings, rate=dropout) if dropout else hepcal.Heteroscedastic(**settings)
 
 
-def at_once(networks: int, dropout: float, batch: int) -> Method:
+def at_once(networks: int, dropout: float, batch: int) -> NetworkMethod:
     """The ensemble."""
     settings = {"hidden": HIDDEN, "learning_rate": RATE, "batch": batch, "prior_width": PRIOR_WIDTH}
     return hepcal.Ensemble(**settings, n=networks, dropout=dropout)

@@ -1,28 +1,27 @@
-"""Training: from a table and a method to a finished calibrator."""
+"""From a table and a method to a finished calibrator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import Calibrator, Card, SourceCard, device_of, transforms_of
+from hepcal.calibrators.base import Calibrator, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
+from hepcal.calibrators.card import Card, SourceCard
 from hepcal.calibrators.method import Method
-from hepcal.calibrators.objectives import Batch, TrainingSet
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
-from hepcal.features import Features
 from hepcal.metrics import CENTRAL
 from hepcal.networks.inference import single_threaded
-from hepcal.networks.scaling import InputScaling, TargetScaling
-from hepcal.optimisation import Fit, minimise
+from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
+from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
+from hepcal.training.registry import LEARNERS
 
 __all__ = ["train"]
 
@@ -31,9 +30,7 @@ MIN_EVENTS = 20
 JUDGED_JETS = 20_000
 # Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
 THRESHOLD_MARGIN = 1.5
-# For starting values; multinomial choices are of at most 2^24.
-TYPICAL_JETS = 20_000
-MAX_CHOICES = 2**24
+INPUT_PARTS = ("mean", "scale", "low", "high")
 # A trained network that depends on its inputs by less than this, in units of its own sigma, has learned nothing.
 COLLAPSED_BELOW = 0.02
 
@@ -46,6 +43,8 @@ def train(
     device: str = "cpu",
     show: bool = True,
     checkpoint: str | Path | None = None,
+    data: np.ndarray | None = None,
+    data_weight: np.ndarray | None = None,
 ) -> Calibrator:
     """Train a calibrator.
 
@@ -57,7 +56,9 @@ def train(
         show: Report progress.
         checkpoint: File to write the state of the training to, now and then. Where it exists, the training goes on
             from it, and ends in the same calibrator as without the interruption. A finished one is kept, and gives
-            the same calibrator again at once: delete it when the calibrator is saved.
+            the same calibrator again at once: delete it when the calibrator is saved. Networks only.
+        data: Detector-level p_T of data [GeV], shape (m,), for a method that maps simulation to data.
+        data_weight: Their weights, shape (m,); default one.
 
     Returns:
         A frozen calibrator with the best state seen, judged on the held-out jets. Its card says in
@@ -71,13 +72,17 @@ def train(
             an argument is of the wrong kind, or the checkpoint is of another training.
     """
     method = method or BNN()
+    _require(pairs, method, seed, data)
+    pairs = pairs.select(method.keeps(pairs.spec))
     fitted, held_out = _parts(pairs, method, seed)
     place = device_of(device)
     saved = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(pairs, method, seed, place))
+    task = _task(method, pairs, fitted, held_out, seed, place, show, saved, data, data_weight)
     with single_threaded():
-        learned = _learn(pairs.spec, fitted, _judges(held_out, seed), method, seed, place, saved, show)
-    card = _card(method, pairs, learned.target, _source(pairs, fitted, held_out, seed), learned.fit)
-    finished = _with_figures(CALIBRATORS[method.name](card, learned.tensors), held_out, learned).to(device)
+        learned = LEARNERS[method.name](task)
+    card = _card(method, pairs, learned, _source(pairs, fitted, held_out, seed))
+    tensors = {**learned.tensors, **{f"input_{part}": getattr(task.inputs, part) for part in INPUT_PARTS}}
+    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(
             "WARNING: the trained network says the same of every jet: its prior (or L2 term) is much too narrow for so "
@@ -86,57 +91,29 @@ def train(
     return finished
 
 
-@dataclass(frozen=True)
-class _Learned:
-    """What a training leaves: tensors of the calibrator, scale of the target, how it went, figures of the networks."""
-
-    tensors: dict[str, torch.Tensor]
-    target: TargetScaling
-    fit: Fit
-    figures: dict[str, float]
-
-
-def _learn(
-    spec: Features, fitted: JetPairs, judges: JetPairs, method: Method, seed: int, place: torch.device,
-    saved: Checkpoint | None, show: bool,
-) -> _Learned:  # fmt: skip
-    """Standardise, start, and minimise."""
-    generator = torch.Generator().manual_seed(seed)
-    raw, y_raw, w = _tensors(fitted)
-    inputs = InputScaling.fit(raw, transforms_of(spec), w).above(_truncated_below(fitted))
-    target = TargetScaling.fit(y_raw, w)
-
-    def standardised(raw: torch.Tensor, y_raw: torch.Tensor, w: torch.Tensor) -> Batch:
-        y = (y_raw - target.location) / target.scale
-        return inputs(raw).T.contiguous().to(place), y.to(place), w.to(place)
-
-    table, judge = standardised(raw, y_raw, w), standardised(*_tensors(judges))
-    typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
-    objective = method.objective(TrainingSet(len(inputs.transforms), fitted.n_eff, typical, fitted.event), generator)
-    objective.module.to(place)
-    fit = minimise(objective, method, table, judge, generator, show=show, checkpoint=saved)
-    tensors = {
-        **objective.tensors(generator),
-        "input_mean": inputs.mean,
-        "input_scale": inputs.scale,
-        "input_low": inputs.low,
-        "input_high": inputs.high,
-    }
-    return _Learned(tensors, target, fit, objective.figures())
+def _task(
+    method: Method, pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, place: torch.device, show: bool,
+    saved: Checkpoint | None, data: np.ndarray | None, data_weight: np.ndarray | None,
+) -> Task:  # fmt: skip
+    """Everything a learner needs."""
+    weight = torch.from_numpy(unit_weights(fitted).astype(np.float32))
+    inputs = InputScaling.fit(raw_inputs(fitted), transforms_of(pairs.spec), weight).above(_truncated_below(fitted))
+    judges = _judges(held_out, seed)
+    return Task(method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight)
 
 
-def _card(method: Method, pairs: JetPairs, target: TargetScaling, source: SourceCard, fit: Fit) -> Card:
+def _card(method: Method, pairs: JetPairs, learned: Learned, source: SourceCard) -> Card:
     """The card of a calibrator, without figures yet."""
     return Card(
         method=method.name,
         quantity=method.quantity,
         settings=method.model_dump(mode="json"),
         features=pairs.spec,
-        target_location=target.location,
-        target_scale=target.scale,
+        target_location=learned.target.location,
+        target_scale=learned.target.scale,
         source=source,
         figures={},
-        history=tuple(fit.history),
+        history=learned.history,
         versions=Card.software(),
     )
 
@@ -157,12 +134,6 @@ def _judges(held_out: JetPairs, seed: int) -> JetPairs:
     return chosen
 
 
-def _typical(y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Targets that stand for the weighted ones, for starting values; negative weights count as zero."""
-    rows = torch.multinomial(w[:MAX_CHOICES].clamp_min(0), TYPICAL_JETS, replacement=True, generator=generator)
-    return y[:MAX_CHOICES][rows]
-
-
 def _identity(pairs: JetPairs, method: Method, seed: int, place: torch.device) -> dict[str, object]:
     """What a checkpoint must agree with."""
     return {
@@ -175,8 +146,8 @@ def _identity(pairs: JetPairs, method: Method, seed: int, place: torch.device) -
     }
 
 
-def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPairs]:
-    """Fitted and held-out jets of a table that can be trained on."""
+def _require(pairs: JetPairs, method: Method, seed: int, data: np.ndarray | None) -> None:
+    """Refuse arguments of the wrong kind."""
     if not isinstance(pairs, JetPairs):
         raise TrainingError(
             f"train needs a JetPairs table, found {type(pairs).__name__}: use JetPairs.from_fileset(...)"
@@ -185,6 +156,16 @@ def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPai
         raise TrainingError(f"the method must be an object such as hepcal.BNN(), found {method!r}")
     if seed < 0:
         raise TrainingError(f"the seed must not be negative, found {seed}")
+    if method.needs_data and data is None:
+        raise TrainingError(
+            f"the method {method.name!r} maps simulation to data: pass their detector-level p_T as train(..., data=pt)"
+        )
+    if data is not None and not method.needs_data:
+        raise TrainingError(f"the method {method.name!r} learns from simulation alone: leave out data")
+
+
+def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPairs]:
+    """Fitted and held-out jets of a table that can be trained on."""
     pairs.check()
     events = len(np.unique(pairs.event))
     if events < MIN_EVENTS:
@@ -214,27 +195,20 @@ def _source(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) ->
     )
 
 
-def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: _Learned) -> Calibrator:
+def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) -> Calibrator:
     """The same calibrator, its card completed with how the training went and how the held-out jets close."""
     history = calibrator.card.history
+    figures = {"converged": float(learned.converged), **learned.figures}
+    if history:
+        figures["updates"] = float(history[-1][0])
+        figures["best_update"] = float(min(history, key=lambda point: point[1])[0])
     figures = {
-        "updates": float(history[-1][0]),
-        "best_update": float(min(history, key=lambda point: point[1])[0]),
-        "converged": float(learned.fit.converged),
-        "held_out_loss": float(np.mean(learned.fit.best_losses)),
-        **learned.figures,
+        **figures,
         **_closure(calibrator, held_out),
     }
     # JSON has no NaN: a figure that cannot be given is left out.
     finite = {name: value for name, value in figures.items() if np.isfinite(value)}
     return type(calibrator)(calibrator.card.model_copy(update={"figures": finite}), calibrator.tensors)
-
-
-def _tensors(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Raw inputs (d, n) with p_T first, targets y = truth / reco (n,), weights (n,) of mean one."""
-    raw = np.concatenate([pairs.reco[None], pairs.features.T]).astype(np.float32)
-    weight = (pairs.weight / pairs.weight.mean()).astype(np.float32)
-    return torch.from_numpy(raw), torch.from_numpy(pairs.truth / pairs.reco), torch.from_numpy(weight)
 
 
 def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:

@@ -1,0 +1,79 @@
+"""The part of a calibrator file that people read."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from hepcal.features import Features
+
+__all__ = ["CARD_VERSION", "Card", "Quantity", "SourceCard"]
+
+Quantity = Literal["mean", "median", "mode"]
+# Of the file format: one that this code does not read is refused.
+CARD_VERSION: Literal[2] = 2
+
+
+class SourceCard(BaseModel):
+    """What a calibrator was trained on.
+
+    Attributes:
+        schema_name: Layout of the files (or ``arrays``).
+        files: Unique ids of the training files (ROOT UUIDs), to notice when a calibrator meets them again.
+        sha256: Hash of the training table.
+        jets: Jets the gradient saw.
+        n_eff: Their effective number.
+        validation_jets: Jets held out for stopping.
+        seed: Seed of the training.
+        reco_threshold: Smallest detector-level p_T in the training files [GeV]; zero if unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_name: str
+    files: tuple[str, ...]
+    sha256: str
+    jets: int
+    n_eff: float
+    validation_jets: int
+    seed: int
+    reco_threshold: float = 0.0
+
+
+class Card(BaseModel):
+    """The part of a calibrator file that people read.
+
+    Attributes:
+        version: Version of the file format.
+        method: Name of the method.
+        quantity: What ``pt_calib`` promises: mean, median or mode.
+        settings: Settings of the training.
+        features: Inputs and p_T convention.
+        target_location: Location of the standardised target.
+        target_scale: Its scale.
+        source: What it was trained on.
+        figures: Training and validation figures.
+        history: Held-out loss against updates.
+        versions: Versions of the software that trained it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[2] = CARD_VERSION
+    method: str
+    quantity: Quantity
+    settings: dict[str, Any]
+    features: Features
+    target_location: float
+    target_scale: float
+    source: SourceCard
+    figures: dict[str, float]
+    history: tuple[tuple[int, float], ...]
+    versions: dict[str, str]
+
+    @staticmethod
+    def software() -> dict[str, str]:
+        """Versions to store in :attr:`versions`."""
+        return {name: importlib.metadata.version(name) for name in ("hepcal", "torch", "numpy")}

@@ -1,0 +1,78 @@
+"""What a learner gets, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from hepcal.calibrators.method import Method
+from hepcal.checkpoints import Checkpoint
+from hepcal.features import Features
+from hepcal.networks.scaling import InputScaling, TargetScaling
+from hepcal.pairs import JetPairs
+
+__all__ = ["Learned", "Task", "raw_inputs", "unit_weights"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training.
+
+    Attributes:
+        method: Its settings.
+        spec: The inputs that the method keeps; the tables hold these and no others.
+        fitted: Jets to learn from.
+        held_out: Jets to judge with.
+        judges: A bounded number of the held-out jets, for looks during the training.
+        inputs: Standardisation of the inputs, and their support.
+        seed: Fixes all random numbers.
+        place: Where to train.
+        show: Report progress.
+        saved: Where the state of an interrupted training is kept.
+        data: Detector-level values of data [GeV], shape (m,), for methods that map simulation to data.
+        data_weight: Their weights, shape (m,); None: one.
+    """
+
+    method: Method
+    spec: Features
+    fitted: JetPairs
+    held_out: JetPairs
+    judges: JetPairs
+    inputs: InputScaling
+    seed: int
+    place: torch.device
+    show: bool
+    saved: Checkpoint | None = None
+    data: np.ndarray | None = None
+    data_weight: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a training leaves.
+
+    Attributes:
+        tensors: Numbers of the calibrator, float32, beside those of the standardised inputs.
+        target: Scale of a standardised target, for methods that have one.
+        figures: What a report should say.
+        history: Pairs of update and held-out loss; empty for methods that do not iterate.
+        converged: Whether the training ended by its own rule.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    target: TargetScaling = field(default_factory=lambda: TargetScaling(0.0, 1.0))
+    figures: dict[str, float] = field(default_factory=dict)
+    history: tuple[tuple[int, float], ...] = ()
+    converged: bool = True
+
+
+def unit_weights(pairs: JetPairs) -> np.ndarray:
+    """Weights of mean one, float64 of shape (n,)."""
+    return np.asarray(pairs.weight / np.mean(pairs.weight), dtype=np.float64)
+
+
+def raw_inputs(pairs: JetPairs) -> torch.Tensor:
+    """Untransformed inputs, float32 of shape (1 + d, n), detector-level p_T first."""
+    return torch.from_numpy(np.concatenate([pairs.reco[None], pairs.features.T]).astype(np.float32))

@@ -1,0 +1,54 @@
+"""Networks that regress y = pt_truth / pt_reco: the Bayesian network, ensembles, squared error."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hepcal.calibrators.method import NetworkMethod
+from hepcal.calibrators.objectives import Batch, TrainingSet
+from hepcal.networks.scaling import TargetScaling
+from hepcal.optimisation import minimise
+from hepcal.pairs import JetPairs
+from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
+
+__all__ = ["learn"]
+
+# For starting values; multinomial choices are of at most 2^24.
+TYPICAL_JETS = 20_000
+MAX_CHOICES = 2**24
+
+
+def learn(task: Task) -> Learned:
+    """Standardise the target, start, and minimise."""
+    method = task.method
+    assert isinstance(method, NetworkMethod)  # noqa: S101 - the registry says so
+    generator = torch.Generator().manual_seed(task.seed)
+    raw, y_raw, w = _tensors(task.fitted)
+    target = TargetScaling.fit(y_raw, w)
+
+    def standardised(raw: torch.Tensor, y_raw: torch.Tensor, w: torch.Tensor) -> Batch:
+        y = (y_raw - target.location) / target.scale
+        return task.inputs(raw).T.contiguous().to(task.place), y.to(task.place), w.to(task.place)
+
+    table, judge = standardised(raw, y_raw, w), standardised(*_tensors(task.judges))
+    typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
+    sample = TrainingSet(len(task.inputs.transforms), task.fitted.n_eff, typical, task.fitted.event)
+    objective = method.objective(sample, generator)
+    objective.module.to(task.place)
+    fit = minimise(objective, method, table, judge, generator, show=task.show, checkpoint=task.saved)
+    figures = {"held_out_loss": float(np.mean(fit.best_losses)), **objective.figures()}
+    tensors = dict(objective.tensors(generator))
+    return Learned(tensors, target, figures, tuple(fit.history), fit.converged)
+
+
+def _typical(y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Targets that stand for the weighted ones, for starting values; negative weights count as zero."""
+    rows = torch.multinomial(w[:MAX_CHOICES].clamp_min(0), TYPICAL_JETS, replacement=True, generator=generator)
+    return y[:MAX_CHOICES][rows]
+
+
+def _tensors(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Raw inputs (d, n) with p_T first, targets y = truth / reco (n,), weights (n,) of mean one."""
+    weight = torch.from_numpy(unit_weights(pairs).astype(np.float32))
+    return raw_inputs(pairs), torch.from_numpy(pairs.truth / pairs.reco), weight

@@ -17,11 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hepcal import diagnostics, plot, processors, scores, spread
     from hepcal.calibrators.base import Calibrator
+    from hepcal.calibrators.ansatz import GaussianAnsatz
     from hepcal.calibrators.bnn import BNN
     from hepcal.calibrators.dropout import Dropout
     from hepcal.calibrators.ensemble import Ensemble
+    from hepcal.calibrators.generalised import GeneralisedInversion
     from hepcal.calibrators.heteroscedastic import Heteroscedastic
+    from hepcal.calibrators.inversion import NumericalInversion
+    from hepcal.calibrators.likelihood import Likelihood
     from hepcal.calibrators.mse import MSE
+    from hepcal.calibrators.summary import SummaryLikelihood
+    from hepcal.calibrators.transport import OptimalTransport
     from hepcal.features import Feature, Features
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
@@ -37,10 +43,16 @@ _HOMES = {
     "Ensemble": "hepcal.calibrators.ensemble",
     "Feature": "hepcal.features",
     "Features": "hepcal.features",
+    "GaussianAnsatz": "hepcal.calibrators.ansatz",
+    "GeneralisedInversion": "hepcal.calibrators.generalised",
     "Heteroscedastic": "hepcal.calibrators.heteroscedastic",
     "JetPairs": "hepcal.pairs",
+    "Likelihood": "hepcal.calibrators.likelihood",
     "MSE": "hepcal.calibrators.mse",
+    "NumericalInversion": "hepcal.calibrators.inversion",
+    "OptimalTransport": "hepcal.calibrators.transport",
     "Prediction": "hepcal.prediction",
+    "SummaryLikelihood": "hepcal.calibrators.summary",
     "load_fileset": "hepcal.filesets",
     "train": "hepcal.training",
 }
@@ -54,9 +66,15 @@ __all__ = [
     "Ensemble",
     "Feature",
     "Features",
+    "GaussianAnsatz",
+    "GeneralisedInversion",
     "Heteroscedastic",
     "JetPairs",
+    "Likelihood",
+    "NumericalInversion",
+    "OptimalTransport",
     "Prediction",
+    "SummaryLikelihood",
     "diagnostics",
     "load_fileset",
     "plot",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import awkward as ak
@@ -79,6 +80,16 @@ class Features(BaseModel):
         """The jet fields that are read, detector-level p_T included."""
         pt = ("pt", "rawFactor") if self.pt == "raw" else ("pt",)
         return tuple(dict.fromkeys((*pt, *(n for n in self.names if not n.startswith("event_")))))
+
+    def selected(self, names: Sequence[str]) -> Features:
+        """With some of the inputs only.
+
+        Raises:
+            ValueError: A name is not among them.
+        """
+        if missing := [name for name in names if name not in self.names]:
+            raise ValueError(f"no input {', '.join(missing)} among {', '.join(self.names) or 'no inputs'}")
+        return Features(inputs=tuple(f for f in self.inputs if f.name in names), pt=self.pt)
 
     def resolved(self, schema: str) -> Features:
         """With the defaults of a schema filled in where nothing was chosen."""

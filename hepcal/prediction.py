@@ -37,6 +37,10 @@ class Prediction:
         in_range: Whether all inputs lie within the training support, bool of shape (n,).
         components: The predictive distributions [GeV] of a slice of the jets, computed when asked for; None if the
             method predicts a number only.
+        belt: Lower and upper ends [GeV] of the confidence intervals of all jets by probability, for methods that have
+            no density of the truth but know the response.
+        by_network: Predictions (draws, jets) [GeV] of a slice of the jets by every network, for methods that have
+            networks without a density of the truth.
 
     Methods that need a distribution raise :class:`NoDensityError` where there is none.
     """
@@ -46,6 +50,8 @@ class Prediction:
     sigma_pred: np.ndarray | None
     in_range: np.ndarray
     components: Callable[[slice], Distribution] | None = None
+    belt: Callable[[float], tuple[np.ndarray, np.ndarray]] | None = None
+    by_network: Callable[[slice], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -65,6 +71,8 @@ class Prediction:
         Raises:
             NoDensityError: The method predicts a number only.
         """
+        if self.by_network is not None:
+            return self.by_network(slice(0, len(self)))
         return np.concatenate([part.means().astype(np.float32) for _, part in self._parts()], axis=1)
 
     def density(self, pt: np.ndarray) -> np.ndarray:
@@ -165,6 +173,8 @@ class Prediction:
         Both ends have the same density (arXiv:2003.11099, Sec. 4). Where the highest-density set is disconnected, its
         outermost ends are returned; :meth:`highest_density` lists the pieces.
 
+        Methods that learn the response instead of the truth give the central confidence interval of a Neyman belt.
+
         Args:
             probability: Probability inside, between 0 and 1.
 
@@ -172,6 +182,8 @@ class Prediction:
             ValueError: The probability is not between 0 and 1.
         """
         _require_probability(probability)
+        if self.belt is not None:
+            return self.belt(probability)
         low, high = np.empty(len(self)), np.empty(len(self))
         for jets, part in self._parts():
             lows, highs, there = highest_density(part, probability)

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from pydantic import ValidationError
 
-from hepcal.reweighting import MASS_BIN, MASS_BINS, MassDensity, Resonance, n_eff
+from hepcal.reweighting import (
+    MASS_BIN,
+    MASS_BINS,
+    MassDensity,
+    Resonance,
+    TruthDensity,
+    flattening_weights,
+    n_eff,
+    resonance_weights,
+)
 
 START, SLOPE = 2000.0, 400.0  # a falling exponential spectrum above a threshold [GeV]
 
@@ -206,6 +215,71 @@ def test_weighted_density_with_weights_and_unweighted_density_without_agree() ->
     np.testing.assert_allclose(*shapes, rtol=0.03)
 
 
+def sliced(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masses of a falling spectrum generated in three slices of pT-hat, n events each, and their slice weights."""
+    rng, edges, power = np.random.default_rng(seed), (1000.0, 1400.0, 1800.0, np.inf), 8.0
+    masses, weights = [], []
+    for low, high in itertools.pairwise(edges):
+        above, below = low**-power, high**-power  # cumulative cross sections of pT-hat^-(power + 1)
+        pt_hat = (above - (above - below) * rng.random(n)) ** (-1 / power)
+        masses.append(2 * pt_hat * (1 + rng.normal(0, 0.08, n) + rng.exponential(0.08, n)))
+        weights.append(np.full(n, 1e6 * (above - below) / n))
+    return np.concatenate(masses), np.concatenate(weights)
+
+
+@pytest.mark.parametrize(("peak", "width"), [(2800.0, 100.0), (3600.0, 100.0)])
+def test_both_conventions_agree_on_slices_of_very_different_weights(peak: float, width: float) -> None:
+    """The peaks lie on the boundaries of slices, whose weights differ by factors of 16 and 6."""
+    mass, weight = sliced(150_000, seed=8)
+    assert weight.max() / weight.min() > 100
+    resonance = Resonance(mass=peak, width=width)
+    found = {
+        convention: resonance_weights(mass, weight, resonance, convention=convention)
+        for convention in ("weighted", "unweighted")
+    }
+    edges = np.linspace(peak - 2.5 * width, peak + 2.5 * width, 21)
+    shapes, errors, means = [], [], []
+    for made in found.values():
+        mean, spread, mean_unc, spread_unc = moments(mass, made.weight)
+        assert mean == pytest.approx(peak, abs=5 * mean_unc)
+        assert spread == pytest.approx(width, abs=5 * spread_unc)
+        means.append(mean)
+        total = made.weight.sum()
+        shapes.append(np.histogram(mass, edges, weights=made.weight)[0] / total)
+        errors.append(np.sqrt(np.histogram(mass, edges, weights=made.weight**2)[0]) / total)
+    pulls = (shapes[0] - shapes[1]) / np.hypot(*errors)
+    # The same events fill both shapes: their difference is smaller than that of independent ones.
+    assert np.sum(pulls**2) < len(pulls)
+    assert means[0] == pytest.approx(means[1], abs=0.02 * width)
+    assert found["unweighted"].n_eff > 1.3 * found["weighted"].n_eff
+
+
+def test_conventions_are_those_of_the_density_and_its_weights() -> None:
+    mass, weight = sliced(20_000, seed=9)
+    expected, inside = Resonance().weights(mass, weight, density_of(mass, weight))
+    found = resonance_weights(mass, weight)
+    np.testing.assert_array_equal(found.weight, expected)
+    np.testing.assert_array_equal(found.inside, inside)
+    assert (found.n_eff, found.outside) == (n_eff(expected), int((~inside).sum()))
+    expected, _ = Resonance().weights(mass, np.ones_like(mass), density_of(mass))
+    np.testing.assert_array_equal(resonance_weights(mass, weight, convention="unweighted").weight, expected)
+
+
+def test_dropping_weights_keeps_out_what_had_none_and_refuses_signs() -> None:
+    mass = np.append(falling(5_000), np.full(5_000, 2800.0))
+    weight = np.append(np.ones(5_000), np.zeros(5_000))
+    found = resonance_weights(mass, weight, convention="unweighted")
+    assert not found.weight[5_000:].any()
+    weight[0] = -1
+    assert resonance_weights(mass, weight).weight[0] <= 0
+    with pytest.raises(ValueError, match="1 negative weights cannot be dropped"):
+        resonance_weights(mass, weight, convention="unweighted")
+    with pytest.raises(ValueError, match="too few events for a density"):
+        resonance_weights(mass[:10])
+    with pytest.raises(ValueError, match="cannot have weights of shape"):
+        resonance_weights(mass, weight[:3])
+
+
 def test_mixed_conventions_do_not_give_the_resonance() -> None:
     """Weighted density without weights: the slope of the weights stays in the peak. Guards the test above."""
     rng = np.random.default_rng(3)
@@ -243,6 +317,86 @@ def test_the_weights_of_an_event_do_not_depend_on_its_chunk(split: list[int]) ->
 
 def test_the_default_resonance_is_the_documented_one() -> None:
     assert Resonance() == Resonance(mass=2800.0, width=100.0)
+
+
+# -- flattening -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convention", ["weighted", "unweighted"])
+def test_flattened_spectra_are_flat(convention: str) -> None:
+    mass, weight = sliced(100_000, seed=3)
+    chosen = (mass > 2300) & (mass < 4500)
+    mass, weight = mass[chosen], weight[chosen]
+    found = flattening_weights(mass, weight, convention=convention)
+    edges = np.linspace(2310, 4490, 18)  # not the bins of the density
+    content, squares = (np.histogram(mass, edges, weights=found.weight**power)[0] for power in (1, 2))
+    # The density is from the same events: a bin of 5 % follows their fluctuations, which leaves less than these errors.
+    assert np.sum((content - content.mean()) ** 2 / squares) < 1.5 * len(content)
+    np.testing.assert_allclose(content / content.mean(), 1, atol=0.05)
+    assert found.outside == 0
+    assert 0.02 < found.n_eff / len(mass) < 1
+    assert n_eff(weight) < len(mass)
+
+
+def test_both_conventions_flatten_alike_and_differ_in_effective_number() -> None:
+    mass, weight = sliced(100_000, seed=4)
+    chosen = (mass > 2300) & (mass < 4500)
+    found = [flattening_weights(mass[chosen], weight[chosen], convention=c) for c in ("weighted", "unweighted")]
+    shapes = [np.histogram(mass[chosen], 12, weights=f.weight / f.weight.sum())[0] for f in found]
+    np.testing.assert_allclose(*shapes, rtol=0.06)
+    assert found[1].n_eff > 1.3 * found[0].n_eff
+
+
+def test_the_truth_density_of_a_power_law_is_one() -> None:
+    low, power = 700.0, 5.0
+    truth = low * (1 - (np.arange(200_000) + 0.5) / 200_000) ** (-1 / power)
+    density = TruthDensity.from_sample(truth)
+    at = np.geomspace(710, 2000, 100)
+    exact = power / low * (at / low) ** -(power + 1)
+    # Bin averages of a power law are 0.4 % above it; half a per cent and more of statistics in the tail.
+    np.testing.assert_allclose(density(at), exact, rtol=0.05)
+    assert np.mean(density(at) / exact) == pytest.approx(1, abs=0.01)
+    fine = np.linspace(*density.range, 20_001)
+    assert np.trapezoid(density(fine), fine) == pytest.approx(1, abs=0.01)
+    assert TruthDensity.model_validate_json(density.model_dump_json()) == density
+
+
+def test_jets_outside_the_support_have_weight_zero_and_are_counted() -> None:
+    truth = np.append(np.random.default_rng(2).uniform(500, 1000, 10_000), [5.0, 3000.0, 3001.0])
+    found = flattening_weights(truth, edges=np.linspace(500, 1000, 11))
+    assert found.outside == 3
+    np.testing.assert_array_equal(found.weight[-3:], 0)
+    assert n_eff(found.weight) == pytest.approx(10_000, rel=0.01)  # it was flat
+    # Default bins: a lone jet far away has no density either.
+    assert flattening_weights(truth[:-2]).outside >= 1
+
+
+def test_signs_survive_flattening() -> None:
+    truth, rng = falling(20_000), np.random.default_rng(4)
+    sign = np.where(rng.random(20_000) < 0.1, -1.0, 1.0)
+    found = flattening_weights(truth, 1e-9 * sign)
+    np.testing.assert_array_equal(np.sign(found.weight[found.inside]), sign[found.inside])
+
+
+def test_a_smooth_density_of_ones_own() -> None:
+    truth = falling(1_000)
+    found = flattening_weights(truth, density=lambda z: np.where(z < 2500, np.exp(-z / SLOPE), np.nan))
+    inside = truth < 2500
+    np.testing.assert_array_equal(found.inside, inside)
+    np.testing.assert_allclose(found.weight[inside], np.exp(truth[inside] / SLOPE))
+    with pytest.raises(ValueError, match="edges are those of a density"):
+        flattening_weights(truth, density=lambda z: z, edges=(1, 2))
+
+
+def test_truth_densities_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="too few for a density"):
+        TruthDensity.from_sample(np.full(100, 500.0), edges=(400, 600, 800))
+    with pytest.raises(ValueError, match="no jets"):
+        flattening_weights(np.empty(0))
+    with pytest.raises(ValidationError, match="at least two bins"):
+        TruthDensity(edges=(1, 2), density=(1.0,))
+    with pytest.raises(ValidationError, match="positive and increase"):
+        TruthDensity(edges=(0, 1, 2), density=(1.0, 1.0))
 
 
 # -- effective number of entries --------------------------------------------------------------------------------------

@@ -106,7 +106,23 @@ class Calibrator(ABC):
             sigma_pred=columns.get("pt_calib_sigma_pred"),
             in_range=columns["pt_calib_in_range"],
             components=self._components(features, reco),
+            belt=self._belt(features, reco),
+            by_network=self._by_network(features, reco),
         )
+
+    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], np.ndarray] | None:
+        """Predictions (draws, jets) of a slice of the jets by every network, where there is no density of the truth."""
+        if not self.replicas or self._components(features, reco) is not None:
+            return None
+        return lambda part: self._columns(features[part], reco[part], replicas=True)[REPLICAS].T
+
+    def _belt(
+        self,
+        features: np.ndarray,  # noqa: ARG002
+        reco: np.ndarray,  # noqa: ARG002
+    ) -> Callable[[float], tuple[np.ndarray, np.ndarray]] | None:
+        """Confidence intervals of the jets by probability; None if the method has none of its own."""
+        return None
 
     def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:  # noqa: ARG002
         """Predictive distributions of p_T of a slice of the jets; None if the method has none."""

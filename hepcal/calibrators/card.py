@@ -57,6 +57,7 @@ class Card(BaseModel):
         figures: Training and validation figures.
         history: Held-out loss against updates.
         versions: Versions of the software that trained it.
+        parts: Cards of calibrators that this one is made of, such as a summary.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,7 @@ class Card(BaseModel):
     figures: dict[str, float]
     history: tuple[tuple[int, float], ...]
     versions: dict[str, str]
+    parts: dict[str, Card] = {}
 
     @staticmethod
     def software() -> dict[str, str]:

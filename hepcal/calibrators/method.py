@@ -26,7 +26,8 @@ class Method(BaseModel, ABC):
     """Settings common to all methods; nothing here changes once it is made.
 
     ``quantity`` says what ``pt_calib`` promises and ``uncertainties`` which columns come with it, both fixed before any
-    study. ``needs_data`` marks methods that map simulation to data.
+    study. ``needs_data`` marks methods that map simulation to data, ``can_collapse`` those that may learn to say the
+    same of every jet.
 
     Attributes:
         validation: Share of the events held out to judge the training.
@@ -41,8 +42,14 @@ class Method(BaseModel, ABC):
     quantity: ClassVar[Quantity] = "mean"
     uncertainties: ClassVar[tuple[str, ...]] = ()
     needs_data: ClassVar[bool] = False
+    can_collapse: ClassVar[bool] = False
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @property
+    def promised(self) -> Quantity:
+        """What ``pt_calib`` of this training promises: ``quantity``, or what a setting chose instead."""
+        return self.quantity
 
     def keeps(self, spec: Features) -> Features:
         """The inputs that this method uses of those in a table; default: all."""
@@ -63,6 +70,8 @@ class NetworkMethod(Method, ABC):
         patience: Updates without a better held-out loss that count as a plateau.
         autograd: Use automatic differentiation where hand-written gradients exist: slower, and equal to rounding.
     """
+
+    can_collapse: ClassVar[bool] = True
 
     hidden: tuple[Positive, ...] = (100, 100, 50, 50)
     batch: Positive = 200

@@ -218,7 +218,10 @@ class MembersObjective(Objective):
         return None if self.parts is None else self.parts.shape[1]
 
     def batch(self, table: Batch, rows: torch.Tensor) -> Batch:
-        """See :meth:`Objective.batch`; targets and weights have the shapes (M or 1, b)."""
+        """See :meth:`Objective.batch`; weights have the shape (b,) or (M, b), and so have targets.
+
+        The table may have targets (n, M), one for each network.
+        """
         x, y, w = table
         if self.parts is not None:
             rows = self.parts.to(rows.device)[:, rows]
@@ -226,7 +229,7 @@ class MembersObjective(Objective):
         weight = w[rows]
         if self.multiplicity is not None:
             weight = weight * self.multiplicity[rows.cpu()].T.to(weight.device)
-        return x[rows], y[rows], weight
+        return x[rows], y[rows].T if y.ndim > 1 else y[rows], weight
 
     def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """See :meth:`Objective.loss`."""
@@ -261,7 +264,8 @@ class MembersObjective(Objective):
     @torch.no_grad()
     def held_out_loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """The same with held-out jets, without dropout."""
-        nll = torch.stack([self.head.nll(self.module.one(member, x), y) for member in range(self.members)])
+        targets = y.T if y.ndim > 1 else y.expand(self.members, -1)
+        nll = torch.stack([self.head.nll(self.module.one(k, x), target) for k, target in enumerate(targets)])
         return weighted_mean(nll, w) + self.decay * torch.sum(self.module.weights**2, dim=1).double()
 
     def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:

@@ -4,15 +4,18 @@
 
     ax = hepcal.plot.bias(hists, "pt", "abs_eta", label="Pythia 8 + Delphes")
     ax = hepcal.plot.coverage({"BNN": scores}, label="Pythia 8 + Delphes")
+    ax = hepcal.plot.truth_closure({"BNN": closure}, "median", label="Pythia 8 + Delphes")
 
 :mod:`hepcal.plot.closure` draws histograms of :func:`hepcal.hists.book`, :mod:`hepcal.plot.diagnostics` draws
-:class:`hepcal.scores.Scores` and predictions, :mod:`hepcal.plot.training` draws histories and scans. All take a
+:class:`hepcal.scores.Scores` and predictions, :mod:`hepcal.plot.methods` compares methods in bins of truth and in
+spectra, from arrays, :mod:`hepcal.plot.training` draws histories and scans. All take a
 ``label`` to write above the axes and the axes to draw into (default: those of a new pyplot figure), which they
 return.
 """
 
 from hepcal.plot.closure import bias, pull, resolution, response, spectrum, uncertainties, write
 from hepcal.plot.diagnostics import coverage, pit, predictive, quantile_calibration, scores_in_bins
+from hepcal.plot.methods import prior_shift, responses, spectra, truth_closure, truth_coverage
 from hepcal.plot.panels import NothingToDrawError
 from hepcal.plot.training import history, prior_scan, spread_ratio
 
@@ -24,13 +27,18 @@ __all__ = [
     "pit",
     "predictive",
     "prior_scan",
+    "prior_shift",
     "pull",
     "quantile_calibration",
     "resolution",
     "response",
+    "responses",
     "scores_in_bins",
+    "spectra",
     "spectrum",
     "spread_ratio",
+    "truth_closure",
+    "truth_coverage",
     "uncertainties",
     "write",
 ]

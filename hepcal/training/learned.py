@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from hepcal.calibrators.card import Card, SourceCard
 from hepcal.calibrators.method import Method
 from hepcal.checkpoints import Checkpoint
 from hepcal.features import Features
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.pairs import JetPairs
 
-__all__ = ["Learned", "Task", "raw_inputs", "unit_weights"]
+__all__ = ["Learned", "Task", "card_of", "raw_inputs", "source_of", "unit_weights"]
+
+INPUT_PARTS = ("mean", "scale", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Task:
     data: np.ndarray | None = None
     data_weight: np.ndarray | None = None
 
+    def input_tensors(self) -> dict[str, torch.Tensor]:
+        """Standardisation and support of the inputs, as a calibrator saves them."""
+        return {f"input_{part}": getattr(self.inputs, part) for part in INPUT_PARTS}
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -59,6 +66,7 @@ class Learned:
         figures: What a report should say.
         history: Pairs of update and held-out loss; empty for methods that do not iterate.
         converged: Whether the training ended by its own rule.
+        parts: Cards of calibrators that the new one is made of; their tensors have the name of the part in front.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -66,6 +74,7 @@ class Learned:
     figures: dict[str, float] = field(default_factory=dict)
     history: tuple[tuple[int, float], ...] = ()
     converged: bool = True
+    parts: dict[str, Card] = field(default_factory=dict)
 
 
 def unit_weights(pairs: JetPairs) -> np.ndarray:
@@ -76,3 +85,34 @@ def unit_weights(pairs: JetPairs) -> np.ndarray:
 def raw_inputs(pairs: JetPairs) -> torch.Tensor:
     """Untransformed inputs, float32 of shape (1 + d, n), detector-level p_T first."""
     return torch.from_numpy(np.concatenate([pairs.reco[None], pairs.features.T]).astype(np.float32))
+
+
+def card_of(method: Method, spec: Features, learned: Learned, source: SourceCard) -> Card:
+    """The card of a calibrator, without figures yet."""
+    return Card(
+        method=method.name,
+        quantity=method.promised,
+        settings=method.model_dump(mode="json"),
+        features=spec,
+        target_location=learned.target.location,
+        target_scale=learned.target.scale,
+        source=source,
+        figures={},
+        history=learned.history,
+        versions=Card.software(),
+        parts=learned.parts,
+    )
+
+
+def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) -> SourceCard:
+    """Provenance of a calibrator trained on a part of a table."""
+    return SourceCard(
+        schema_name=str(pairs.source.get("schema", "arrays")),
+        files=tuple(pairs.source.get("files", ())),
+        sha256=pairs.sha256,
+        jets=len(fitted),
+        n_eff=fitted.n_eff,
+        validation_jets=len(held_out),
+        seed=seed,
+        reco_threshold=float(pairs.source.get("reco_threshold", 0.0)),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hepcal.training import regression
+from hepcal.training import ansatz, generalised, inversion, likelihood, regression, summary, transport
 from hepcal.training.learned import Learned, Task
 
 __all__ = ["LEARNERS"]
@@ -17,4 +17,10 @@ LEARNERS: dict[str, Learner] = {
     "mse": regression.learn,
     "dropout": regression.learn,
     "ensemble": regression.learn,
+    "inversion": inversion.learn,
+    "generalised_inversion": generalised.learn,
+    "gaussian_ansatz": ansatz.learn,
+    "likelihood": likelihood.learn,
+    "summary_likelihood": summary.learn,
+    "transport": transport.learn,
 }

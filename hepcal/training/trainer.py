@@ -9,7 +9,7 @@ import torch
 
 from hepcal.calibrators.base import Calibrator, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
-from hepcal.calibrators.card import Card, SourceCard
+from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
@@ -20,7 +20,7 @@ from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
-from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
+from hepcal.training.learned import Learned, Task, card_of, raw_inputs, source_of, unit_weights
 from hepcal.training.registry import LEARNERS
 
 __all__ = ["train"]
@@ -30,7 +30,6 @@ MIN_EVENTS = 20
 JUDGED_JETS = 20_000
 # Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
 THRESHOLD_MARGIN = 1.5
-INPUT_PARTS = ("mean", "scale", "low", "high")
 # A trained network that depends on its inputs by less than this, in units of its own sigma, has learned nothing.
 COLLAPSED_BELOW = 0.02
 
@@ -80,8 +79,8 @@ def train(
     task = _task(method, pairs, fitted, held_out, seed, place, show, saved, data, data_weight)
     with single_threaded():
         learned = LEARNERS[method.name](task)
-    card = _card(method, pairs, learned, _source(pairs, fitted, held_out, seed))
-    tensors = {**learned.tensors, **{f"input_{part}": getattr(task.inputs, part) for part in INPUT_PARTS}}
+    card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed))
+    tensors = {**learned.tensors, **task.input_tensors()}
     finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(
@@ -100,22 +99,6 @@ def _task(
     inputs = InputScaling.fit(raw_inputs(fitted), transforms_of(pairs.spec), weight).above(_truncated_below(fitted))
     judges = _judges(held_out, seed)
     return Task(method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight)
-
-
-def _card(method: Method, pairs: JetPairs, learned: Learned, source: SourceCard) -> Card:
-    """The card of a calibrator, without figures yet."""
-    return Card(
-        method=method.name,
-        quantity=method.quantity,
-        settings=method.model_dump(mode="json"),
-        features=pairs.spec,
-        target_location=learned.target.location,
-        target_scale=learned.target.scale,
-        source=source,
-        figures={},
-        history=learned.history,
-        versions=Card.software(),
-    )
 
 
 def _judges(held_out: JetPairs, seed: int) -> JetPairs:
@@ -182,19 +165,6 @@ def _truncated_below(pairs: JetPairs) -> float:
     return THRESHOLD_MARGIN * float(pairs.source.get("reco_threshold", 0.0))
 
 
-def _source(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) -> SourceCard:
-    return SourceCard(
-        schema_name=str(pairs.source.get("schema", "arrays")),
-        files=tuple(pairs.source.get("files", ())),
-        sha256=pairs.sha256,
-        jets=len(fitted),
-        n_eff=fitted.n_eff,
-        validation_jets=len(held_out),
-        seed=seed,
-        reco_threshold=float(pairs.source.get("reco_threshold", 0.0)),
-    )
-
-
 def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) -> Calibrator:
     """The same calibrator, its card completed with how the training went and how the held-out jets close."""
     history = calibrator.card.history
@@ -206,6 +176,8 @@ def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) 
         **figures,
         **_closure(calibrator, held_out),
     }
+    if not calibrator.method.can_collapse:
+        figures = {name: value for name, value in figures.items() if name not in ("sensitivity", "collapsed")}
     # JSON has no NaN: a figure that cannot be given is left out.
     finite = {name: value for name, value in figures.items() if np.isfinite(value)}
     return type(calibrator)(calibrator.card.model_copy(update={"figures": finite}), calibrator.tensors)

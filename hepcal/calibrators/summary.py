@@ -1,0 +1,117 @@
+"""Summary first, then forward: all features without the prior."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
+
+from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.bnn import BNNCalibrator
+from hepcal.calibrators.dropout import DropoutCalibrator
+from hepcal.calibrators.ensemble import Ensemble, EnsembleCalibrator
+from hepcal.calibrators.heteroscedastic import HeteroscedasticCalibrator
+from hepcal.calibrators.likelihood import Likelihood, LikelihoodCalibrator
+from hepcal.calibrators.method import NetworkMethod
+from hepcal.calibrators.mse import MSECalibrator
+from hepcal.columns import REPLICAS
+from hepcal.errors import CalibratorFileError
+from hepcal.features import Features
+
+__all__ = ["SUMMARIES", "SummaryLikelihood", "SummaryLikelihoodCalibrator"]
+
+PART = "summary"
+# Regressions that can be a summary, by the name of their method.
+SUMMARIES: dict[str, type[Calibrator]] = {
+    calibrator.method.name: calibrator
+    for calibrator in (
+        BNNCalibrator,
+        HeteroscedasticCalibrator,
+        MSECalibrator,
+        DropoutCalibrator,
+        EnsembleCalibrator,
+    )
+}
+# Smallest summary, relative to the detector-level p_T: a logarithm follows.
+SMALLEST = 1e-3
+
+
+class SummaryLikelihood(Likelihood):
+    """A regression of all features as a summary, then the forward density of that summary, and its inversion.
+
+    The summary s(jet) may depend on the truth spectrum of its training; it is only a variable. What is inverted is
+    p(s | truth), learned on other events, which does not. So the information of all features is kept without the
+    prior. Networks are paired: network k of the density belongs to network k of the summary, so that sigma_pred holds
+    the statistical errors of both.
+
+    Attributes:
+        summary: A regression, e.g. ``hepcal.Ensemble(...)``; with several networks, as many as ``n``. With a single
+            network, ``sigma_pred`` leaves out the statistical error of the summary.
+        summary_share: Share of the events that the summary is trained on; the density is learned from the others.
+    """
+
+    name: ClassVar[str] = "summary_likelihood"
+
+    sample: Literal["bootstrap", "same"] = "bootstrap"
+    summary: SerializeAsAny[NetworkMethod] = Ensemble(
+        n=20, hidden=(50, 50), batch=500, learning_rate=3e-3, schedule="cosine", max_updates=4_000
+    )
+    summary_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @field_validator("summary", mode="before")
+    @classmethod
+    def _named(cls, summary: Any) -> Any:
+        """From a mapping with the name of the method, as in a card or a configuration file."""
+        if not isinstance(summary, dict):
+            return summary
+        settings = dict(summary)
+        name = settings.pop("method", None)
+        if name not in SUMMARIES:
+            raise ValueError(f"a summary needs 'method', one of {', '.join(SUMMARIES)}; found {name!r}")
+        return SUMMARIES[name].method.model_validate(settings)
+
+    @field_serializer("summary")
+    def _with_name(self, summary: NetworkMethod) -> dict[str, Any]:
+        return {"method": summary.name, **summary.model_dump(mode="json")}
+
+    @model_validator(mode="after")
+    def _fitting(self) -> SummaryLikelihood:
+        if self.summary.name not in SUMMARIES:
+            raise ValueError(f"the summary is a regression: one of {', '.join(SUMMARIES)}; found {self.summary.name!r}")
+        if self.summary.networks not in (1, self.n):
+            raise ValueError(
+                f"the summary has {self.summary.networks} networks and n is {self.n}: give both the same number"
+            )
+        return self
+
+    def keeps(self, spec: Features) -> Features:
+        """All inputs."""
+        spec.selected(self.conditions)
+        return spec
+
+
+class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
+    """A trained summary with the inversion of its response."""
+
+    method = SummaryLikelihood
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        card = self.card.parts.get(PART)
+        if card is None or card.method not in SUMMARIES:
+            raise CalibratorFileError("the card names no summary that this version knows")
+        own = {
+            name.removeprefix(f"{PART}."): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(f"{PART}.")
+        }
+        shared = {name: tensor for name, tensor in self.tensors.items() if name.startswith("input_")}
+        self.summary = SUMMARIES[card.method](card, {**own, **shared}, str(self.device))
+        self.block = min(self.block, self.summary.block)
+
+    def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:
+        found = self.summary._evaluate(inputs, pt, replicas=bool(self.summary.replicas))
+        value = found[REPLICAS].T if self.summary.replicas else found["pt_calib"][None]
+        return torch.from_numpy(np.log(np.maximum(value.astype(np.float64), SMALLEST * pt)))

@@ -1,0 +1,252 @@
+"""Generalised numerical inversion: a network for the mean of reco p_T, one for its inverse, one for the resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from hepcal.calibrators.base import transforms_of
+from hepcal.calibrators.generalised import GeneralisedInversion
+from hepcal.calibrators.heteroscedastic import members_of
+from hepcal.calibrators.objectives import Batch, MembersObjective
+from hepcal.errors import TrainingError
+from hepcal.networks.heads import GaussianHead, Head, PointHead
+from hepcal.networks.members import Members
+from hepcal.networks.scaling import InputScaling, TargetScaling
+from hepcal.optimisation import Fit, minimise
+from hepcal.pairs import JetPairs
+from hepcal.training.inversion import effective_weights, truth_intervals, truth_support
+from hepcal.training.learned import Learned, Task
+
+__all__ = ["learn"]
+
+# Slices of ln truth in which weights sum to the effective number of jets, and that the inverse sees equally often.
+SLICES = 20
+# Of the resolution: the inverse learns so far to both sides of the truth of a jet, where its reco p_T may lie.
+REACH = 4.0
+# For the check that L rises: jets, and truth values around the truth of each.
+RISING_JETS, RISING_STEPS = 2_000, 17
+# Share of jets for which L may fall somewhere before the method is refused.
+FALLING_SHARE = 0.01
+# Points that the inverse is learned from: at least, at most; they cost no simulation.
+LEAST_POINTS, MOST_POINTS = 50_000, 500_000
+PASS_ROWS = 50_000
+PARTS = ("forward", "inverse", "spread")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """L(z, f), the mean of reco p_T at fixed truth and features.
+
+    Attributes:
+        networks: One network of the standardised mean of reco / truth.
+        inputs: Its inputs, truth in the place of reco p_T.
+        target: Scale of reco / truth.
+        low: Truth support [GeV]: beyond it, the response is kept as it is at its end.
+        high: The other end.
+    """
+
+    networks: Members
+    inputs: InputScaling
+    target: TargetScaling
+    low: float
+    high: float
+
+    def __call__(self, truth: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Mean reco p_T [GeV] at truth [GeV] (n,) and features (n, d), float64 of shape (n,)."""
+        inside = np.clip(truth, self.low, self.high)
+        return np.asarray(truth * _outputs(self.networks, self.inputs(_raw(inside, features)), self.target))
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """N(x, f), the truth at which the mean of reco p_T is x.
+
+    Attributes:
+        networks: One network of the standardised truth / reco.
+        inputs: Its inputs, as a calibrator will make them.
+        target: Scale of truth / reco.
+    """
+
+    networks: Members
+    inputs: InputScaling
+    target: TargetScaling
+
+    def __call__(self, reco: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Truth [GeV] for reco p_T [GeV] (n,) and features (n, d), float64 of shape (n,)."""
+        return np.asarray(reco * _outputs(self.networks, self.inputs(_raw(reco, features)), self.target))
+
+
+def learn(task: Task) -> Learned:
+    """Train L, its inverse, and the resolution.
+
+    Raises:
+        TrainingError: The mean of reco p_T does not rise with truth at fixed features.
+    """
+    assert isinstance(task.method, GeneralisedInversion)  # noqa: S101 - the registry says so
+    low, high = truth_support(task.fitted.truth)
+    fitted, judges = (_within(pairs, low, high) for pairs in (task.fitted, task.judges))
+    edges = truth_intervals(fitted.truth.astype(np.float64), fitted.weight, SLICES)
+    forward, fit = _learn_forward(task, fitted, judges, edges)
+    figures = {"truth_low": low, "truth_high": high, "held_out_loss": float(np.mean(fit.best_losses))}
+    figures["not_rising"] = _falling_share(forward, judges)
+    inverse, inverse_fit = _learn_inverse(task, forward, fitted, judges, edges)
+    figures |= _interpolation_error(forward, inverse, judges)
+    spread, scale, spread_fit = _learn_spread(task, forward, inverse, fitted, judges, edges)
+    tensors = {
+        "draws": inverse.networks.weights,
+        "spread": spread.weights,
+        "spread_scale": torch.tensor([scale.location, scale.scale], dtype=torch.float32),
+        "truth_range": torch.tensor([low, high], dtype=torch.float32),
+    }
+    converged = fit.converged and inverse_fit.converged and spread_fit.converged
+    return Learned(tensors, inverse.target, figures, tuple(fit.history), converged)
+
+
+def _learn_forward(task: Task, fitted: JetPairs, judges: JetPairs, edges: np.ndarray) -> tuple[Forward, Fit]:
+    """L: reco / truth by squared error, which at fixed truth has its minimum at the mean."""
+    raw, weight = _raw(fitted.truth, fitted.features), _weights(fitted, edges)
+    inputs = InputScaling.fit(raw, transforms_of(task.spec), weight)
+    response = torch.from_numpy(fitted.reco / fitted.truth)
+    target = TargetScaling.fit(response, weight)
+
+    def batch(pairs: JetPairs) -> Batch:
+        y = torch.from_numpy(pairs.reco / pairs.truth)
+        return inputs(_raw(pairs.truth, pairs.features)).T.contiguous(), _standard(y, target), _weights(pairs, edges)
+
+    networks, fit = _network(task, 0, PointHead(), batch(fitted), batch(judges))
+    return Forward(networks, inputs, target, float(fitted.truth.min()), float(fitted.truth.max())), fit
+
+
+def _learn_inverse(
+    task: Task, forward: Forward, fitted: JetPairs, judges: JetPairs, edges: np.ndarray
+) -> tuple[Inverse, Fit]:
+    """N: truth / reco by squared error on points (L(z, f), f), which have no noise.
+
+    The features are those of the training jets, slices of ln truth come equally often, and each jet is moved in truth
+    by up to a few resolutions, since that is where reco p_T lies for its features.
+    """
+    rng = np.random.default_rng([task.seed, 1])
+    reach = REACH * forward.target.scale / forward.target.location
+
+    def points(pairs: JetPairs, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = _rows_even_in_truth(pairs.truth, edges, count, rng)
+        truth = pairs.truth[rows] * np.exp(rng.uniform(-reach, reach, count))
+        features = pairs.features[rows]
+        reco = forward(truth, features)
+        return task.inputs(_raw(reco, features)).T.contiguous(), torch.from_numpy(truth / reco)
+
+    count = int(np.clip(len(fitted), LEAST_POINTS, MOST_POINTS))
+    seen, unseen = points(fitted, count), points(judges, count // 10)
+    target = TargetScaling.fit(seen[1], torch.ones(count))
+    table, judge = ((x, _standard(y, target), torch.ones(len(y))) for x, y in (seen, unseen))
+    networks, fit = _network(task, 1, PointHead(), table, judge)
+    return Inverse(networks, task.inputs, target), fit
+
+
+def _learn_spread(
+    task: Task, forward: Forward, inverse: Inverse, fitted: JetPairs, judges: JetPairs, edges: np.ndarray
+) -> tuple[Members, TargetScaling, Fit]:
+    """Mean and width of (N(x, f) - z) / z at (L(z, f), f): the resolution where N(x, f) = z."""
+
+    def residual(pairs: JetPairs) -> torch.Tensor:
+        return torch.from_numpy(inverse(pairs.reco.astype(np.float64), pairs.features) / pairs.truth - 1)
+
+    target = TargetScaling.fit(residual(fitted), _weights(fitted, edges))
+
+    def batch(pairs: JetPairs) -> Batch:
+        x = task.inputs(_raw(forward(pairs.truth.astype(np.float64), pairs.features), pairs.features)).T.contiguous()
+        return x, _standard(residual(pairs), target), _weights(pairs, edges)
+
+    networks, fit = _network(task, 2, GaussianHead(), batch(fitted), batch(judges))
+    return networks, target, fit
+
+
+def _network(task: Task, part: int, head: Head, table: Batch, judge: Batch) -> tuple[Members, Fit]:
+    """Train one network of the method on a table, with random numbers of its own, and a checkpoint of its own."""
+    method = task.method
+    assert isinstance(method, GeneralisedInversion)  # noqa: S101 - checked before
+    generator = torch.Generator().manual_seed(len(PARTS) * task.seed + part)
+    networks = members_of(head, (table[0].shape[1], *method.hidden), table[1], generator)
+    objective = MembersObjective(networks.to(task.place), head, 0.0, autograd=method.autograd)
+    saved = task.saved
+    if saved is not None:
+        name = saved.path.name if part == 0 else f"{saved.path.name}-{PARTS[part]}"
+        saved = replace(saved, path=saved.path.with_name(name), training={**saved.training, "part": PARTS[part]})
+    table, judge = _placed(table, task.place), _placed(judge, task.place)
+    fit = minimise(objective, method, table, judge, generator, show=task.show, checkpoint=saved)
+    return networks, fit
+
+
+def _falling_share(forward: Forward, pairs: JetPairs) -> float:
+    """Share of jets for whose features L falls somewhere near their truth.
+
+    Raises:
+        TrainingError: It is more than one per cent; says where.
+    """
+    rows = np.arange(min(len(pairs), RISING_JETS))
+    reach = REACH * forward.target.scale / forward.target.location
+    shift = np.exp(np.linspace(-reach, reach, RISING_STEPS))
+    truth = pairs.truth[rows, None].astype(np.float64) * shift
+    features = np.repeat(pairs.features[rows], RISING_STEPS, axis=0)
+    mean = forward(truth.ravel(), features).reshape(truth.shape)
+    falls = (np.diff(mean, axis=1) <= 0) | (mean[:, :-1] <= 0)
+    share = float(falls.any(axis=1).mean())
+    if share > FALLING_SHARE:
+        where = truth[:, :-1][falls]
+        raise TrainingError(
+            f"for {share:.1%} of the jets the mean of reco p_T at their features does not rise with truth, between "
+            f"{where.min():.4g} and {where.max():.4g} GeV: it cannot be inverted. Take more jets, fewer features or a "
+            "smaller network"
+        )
+    return share
+
+
+def _interpolation_error(forward: Forward, inverse: Inverse, pairs: JetPairs) -> dict[str, float]:
+    """How well N inverts L on held-out jets: root mean square and largest |N(L(z, f), f) / z - 1|."""
+    truth = pairs.truth.astype(np.float64)
+    error = inverse(forward(truth, pairs.features), pairs.features) / truth - 1
+    return {"interpolation_rms": float(np.sqrt(np.mean(error**2))), "interpolation_max": float(np.abs(error).max())}
+
+
+def _rows_even_in_truth(truth: np.ndarray, edges: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of a table, repeated where jets are few, so that intervals of equal width in ln truth come equally often."""
+    number = np.clip(np.searchsorted(edges, truth, side="right") - 1, 0, len(edges) - 2)
+    jets = np.bincount(number, minlength=len(edges) - 1)
+    share = (np.diff(np.log(edges)) / np.maximum(jets, 1))[number]
+    return rng.choice(len(truth), count, p=share / share.sum())
+
+
+def _within(pairs: JetPairs, low: float, high: float) -> JetPairs:
+    return pairs.take(np.flatnonzero((pairs.truth >= low) & (pairs.truth <= high)))
+
+
+def _raw(pt: np.ndarray, features: np.ndarray) -> torch.Tensor:
+    """Untransformed inputs (1 + d, n), float32, some p_T first."""
+    return torch.from_numpy(np.concatenate([pt[None], features.T]).astype(np.float32))
+
+
+def _placed(batch: Batch, place: torch.device) -> Batch:
+    x, y, w = (tensor.to(place) for tensor in batch)
+    return x, y, w
+
+
+def _standard(values: torch.Tensor, target: TargetScaling) -> torch.Tensor:
+    return ((values - target.location) / target.scale).float()
+
+
+def _weights(pairs: JetPairs, edges: np.ndarray) -> torch.Tensor:
+    """Effective weights of mean one, float32."""
+    weight = effective_weights(pairs.truth.astype(np.float64), pairs.weight, edges)
+    return torch.from_numpy((weight / weight.mean()).astype(np.float32))
+
+
+@torch.no_grad()
+def _outputs(networks: Members, x: torch.Tensor, target: TargetScaling) -> np.ndarray:
+    """What the only network says of standardised inputs (d, n), in units of the target, float64 of shape (n,)."""
+    rows = x.T.to(networks.weights.device)
+    parts = [rows[start : start + PASS_ROWS] for start in range(0, len(rows), PASS_ROWS)]
+    found = torch.cat([networks.one(0, part)[:, 0] for part in parts]).double().cpu().numpy()
+    return np.asarray(found * target.scale + target.location)

@@ -1,0 +1,160 @@
+"""Generalised numerical inversion: closure at fixed features, the gain they bring, no memory of the spectrum."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import hepcal
+from hepcal.calibrators.base import Calibrator
+from hepcal.errors import CalibratorFileError, TrainingError
+
+QUICK = {"hidden": (24, 24), "max_updates": 600}
+# Half width of the response over the feature, and noise, both as a share of truth.
+SWING, NOISE = 0.1, 0.05
+
+
+def response(feature):
+    """Mean of reco / truth at a feature between -1 and 1."""
+    return 0.95 * (1 + SWING * feature)
+
+
+def jets(truth, seed):
+    """Jets of given truth with a uniform feature."""
+    rng = np.random.default_rng(seed)
+    feature = rng.uniform(-1, 1, len(truth))
+    return feature, truth * (response(feature) + NOISE * rng.standard_normal(len(truth)))
+
+
+def table(truth, seed, **others):
+    feature, reco = jets(truth, seed)
+    return hepcal.JetPairs.from_arrays(feature[:, None], ["width"], reco=reco, truth=truth, **others)
+
+
+def falling(n, seed):
+    return 1800 + np.random.default_rng(seed).exponential(250, n)
+
+
+def closure(calibrator, truth, seed=5):
+    """(feature, calibrated / truth) of fresh jets of one truth."""
+    feature, reco = jets(np.full(20_000, float(truth)), seed)
+    return feature, calibrator.predict(feature[:, None], reco).mean / truth
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return hepcal.train(table(falling(50_000, 1), 2), hepcal.GeneralisedInversion(**QUICK), seed=1, show=False)
+
+
+def test_it_closes_in_bins_of_the_feature_where_one_dimension_cannot(trained):
+    flat = hepcal.train(table(falling(50_000, 1), 2), hepcal.NumericalInversion(), seed=1, show=False)
+    for truth in (2000, 2300, 2700):
+        feature, generalised = closure(trained, truth)
+        reco = jets(np.full(20_000, float(truth)), 5)[1]
+        plain = flat.predict(np.empty((len(reco), 0)), reco).mean / truth
+        edges = np.linspace(-1, 1, 5)
+        for low, high in pairwise(edges):
+            inside = (feature >= low) & (feature < high)
+            assert generalised[inside].mean() == pytest.approx(1, abs=0.008)
+            expected = 1 + SWING * (low + high) / 2
+            assert plain[inside].mean() == pytest.approx(expected, abs=0.008)
+            assert abs(plain[inside].mean() - 1) > 0.02
+        assert generalised.mean() == pytest.approx(1, abs=0.005)
+
+
+def test_the_known_gain_in_resolution_is_met(trained):
+    for truth in (2000, 2300, 2700):
+        feature, generalised = closure(trained, truth)
+        exact = np.sqrt(np.mean((NOISE / response(feature)) ** 2))
+        assert generalised.std() == pytest.approx(exact, rel=0.05)
+        # Without the feature, its part of the response adds to the noise.
+        assert np.hypot(NOISE, 0.95 * SWING / np.sqrt(3)) / 0.95 > 1.4 * exact
+
+
+def test_sigma_stoch_is_the_noise_over_the_slope_at_the_feature(trained):
+    feature = np.array([-0.8, 0.0, 0.8])
+    found = trained.predict(feature[:, None], 2200 * response(feature))
+    np.testing.assert_allclose(found.sigma_stoch / found.mean, NOISE / response(feature), rtol=0.06)
+    assert found.sigma_pred is None
+    assert trained.card.figures["pull_sd"] == pytest.approx(1, abs=0.03)
+
+
+def test_the_spectrum_of_the_training_does_not_matter(trained):
+    flat = np.random.default_rng(3).uniform(1800, 3200, 50_000)
+    other = hepcal.train(table(flat, 4), hepcal.GeneralisedInversion(**QUICK), seed=2, show=False)
+    feature = np.tile(np.linspace(-0.9, 0.9, 7), 4)
+    truth = np.repeat([1900.0, 2200.0, 2500.0, 2800.0], 7)
+    one, two = (c.predict(feature[:, None], truth * response(feature)).mean / truth for c in (trained, other))
+    # The posterior mean on the falling spectrum is 0.7 % low at 2.0 TeV and 2.4 % at 2.8 TeV.
+    assert np.abs(one - two).mean() < 0.004
+    assert abs(np.mean(one - two)) < 0.003
+
+
+def test_the_error_of_the_second_network_is_told(trained):
+    figures = trained.card.figures
+    assert 0 < figures["interpolation_rms"] < 0.002
+    assert figures["interpolation_rms"] < figures["interpolation_max"] < 0.02
+    assert figures["not_rising"] == 0
+    assert trained.card.quantity == "mean"
+
+
+def test_weights_choose_the_mean_at_fixed_truth_and_feature():
+    rng = np.random.default_rng(7)
+    truth = rng.uniform(1000, 2000, 40_000)
+    feature, heavy = rng.uniform(-1, 1, len(truth)), rng.random(len(truth)) < 0.5
+    reco = truth * response(feature) * np.where(heavy, 1.1, 0.9) * (1 + 0.02 * rng.standard_normal(len(truth)))
+    weight = np.where(heavy, 3.0, 1.0) * 1e-6
+    pairs = hepcal.JetPairs.from_arrays(feature[:, None], ["width"], reco=reco, truth=truth, weight=weight)
+    calibrator = hepcal.train(pairs, hepcal.GeneralisedInversion(**QUICK), seed=1, show=False)
+    at = np.array([-0.5, 0.0, 0.5])
+    found = calibrator.predict(at[:, None], 1500 * response(at) * (0.75 * 1.1 + 0.25 * 0.9)).mean
+    np.testing.assert_allclose(found, 1500, rtol=0.01)
+
+
+def test_jets_outside_the_truth_support_are_flagged(trained):
+    low, high = trained.support
+    truth = np.array([0.95 * low, 1.02 * low, 0.98 * high, 1.05 * high])
+    found = trained.predict(np.zeros((4, 1)), 0.95 * truth)
+    assert found.in_range.tolist() == [False, True, True, False]
+    np.testing.assert_allclose(found.mean, truth, rtol=0.03)
+    assert not trained.predict(np.array([[3.0]]), np.array([2000.0])).in_range[0]
+
+
+def test_a_saved_calibrator_gives_the_same_bits(trained, tmp_path):
+    feature, reco = jets(falling(3_000, 8), 9)
+    trained.save(tmp_path / "generalised.safetensors")
+    loaded = Calibrator.load(tmp_path / "generalised.safetensors")
+    first = trained.predict(feature[:, None], reco)
+    order = np.random.default_rng(0).permutation(len(reco))[:700]
+    again = loaded.predict(feature[order, None], reco[order])
+    for name in ("mean", "sigma_stoch", "in_range"):
+        np.testing.assert_array_equal(getattr(first, name)[order], getattr(again, name))
+
+
+def test_an_interrupted_training_ends_the_same(tmp_path):
+    pairs = table(falling(2_000, 1), 2)
+    method = hepcal.GeneralisedInversion(hidden=(8,), max_updates=40, patience=80)
+    whole = hepcal.train(pairs, method, seed=1, show=False)
+    first = hepcal.train(pairs, method, seed=1, show=False, checkpoint=tmp_path / "state")
+    # As if it had been stopped after the first network.
+    (tmp_path / "state-inverse").unlink()
+    (tmp_path / "state-spread").unlink()
+    again = hepcal.train(pairs, method, seed=1, show=False, checkpoint=tmp_path / "state")
+    assert whole.sha256 == first.sha256 == again.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "state-inverse", "state-spread"]
+
+
+def test_a_response_that_falls_is_refused():
+    rng = np.random.default_rng(10)
+    truth, feature = rng.uniform(500, 1500, 20_000), rng.uniform(-1, 1, 20_000)
+    reco = (900 - 0.002 * (truth - 1000) ** 2) * (1 + 0.02 * rng.standard_normal(20_000))
+    pairs = hepcal.JetPairs.from_arrays(feature[:, None], ["width"], reco=reco, truth=truth)
+    with pytest.raises(TrainingError, match=r"of the jets the mean of reco p_T .* does not rise"):
+        hepcal.train(pairs, hepcal.GeneralisedInversion(**QUICK), seed=1, show=False)
+
+
+def test_a_damaged_calibrator_is_refused(trained):
+    with pytest.raises(CalibratorFileError, match="truth_range"):
+        type(trained)(trained.card, {**trained.tensors, "truth_range": -trained.tensors["truth_range"]})
+    with pytest.raises(CalibratorFileError, match="spread"):
+        type(trained)(trained.card, {**trained.tensors, "spread": trained.tensors["draws"]})

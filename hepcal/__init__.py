@@ -15,9 +15,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hepcal import diagnostics, plot, processors, scores, spread
-    from hepcal.calibrators.base import Calibrator
+    from hepcal import diagnostics, plot, priors, processors, scores, spread, truth_closure
     from hepcal.calibrators.ansatz import GaussianAnsatz
+    from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.bnn import BNN
     from hepcal.calibrators.dropout import Dropout
     from hepcal.calibrators.ensemble import Ensemble
@@ -56,7 +56,7 @@ _HOMES = {
     "load_fileset": "hepcal.filesets",
     "train": "hepcal.training",
 }
-_MODULES = ("diagnostics", "plot", "processors", "scores", "spread")
+_MODULES = ("diagnostics", "plot", "priors", "processors", "scores", "spread", "truth_closure")
 
 __all__ = [
     "BNN",
@@ -78,10 +78,12 @@ __all__ = [
     "diagnostics",
     "load_fileset",
     "plot",
+    "priors",
     "processors",
     "scores",
     "spread",
     "train",
+    "truth_closure",
 ]
 
 

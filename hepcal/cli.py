@@ -39,6 +39,11 @@ class MethodChoice(StrEnum):
     heteroscedastic = "heteroscedastic"
     dropout = "dropout"
     mse = "mse"
+    inversion = "inversion"
+    generalised_inversion = "generalised_inversion"
+    gaussian_ansatz = "gaussian_ansatz"
+    likelihood = "likelihood"
+    summary_likelihood = "summary_likelihood"
 
 
 FilesetArgument = Annotated[Path, typer.Argument(help="Fileset of coffea, JSON: {dataset: {'files': {path: tree}}}.")]

@@ -87,7 +87,8 @@ def diagnose(
         for name, calibrator in calibrators.items():
             _require_inputs(name, calibrator, pairs)
             _warn_if_trained_on(name, calibrator, pairs)
-            predictions[name] = calibrator.predict(pairs.features, pairs.reco)
+            jets = pairs.select(calibrator.card.features)
+            predictions[name] = calibrator.predict(jets.features, jets.reco)
         if pt_edges is None:
             pt_edges = _edges([prediction.mean for prediction in predictions.values()], weight)
         for name, prediction in predictions.items():
@@ -114,7 +115,7 @@ def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> N
 
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
     wanted, found = calibrator.card.features, pairs.spec
-    if (wanted.names, wanted.pt) != (found.names, found.pt):
+    if not set(wanted.names) <= set(found.names) or wanted.pt != found.pt:
         raise TrainingError(
             f"{name} was trained on the inputs {', '.join(wanted.names)} (p_T: {wanted.pt}), but the table holds "
             f"{', '.join(found.names)} (p_T: {found.pt})"

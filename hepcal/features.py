@@ -10,7 +10,7 @@ import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from hepcal.errors import MissingFieldError, NonFiniteFeatureError
+from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
 from hepcal.schemas import PtKind, detector_pt, event_field
 
 __all__ = ["DEFAULT_FEATURES", "Feature", "Features"]
@@ -85,10 +85,10 @@ class Features(BaseModel):
         """With some of the inputs only.
 
         Raises:
-            ValueError: A name is not among them.
+            PairsError: A name is not among them.
         """
         if missing := [name for name in names if name not in self.names]:
-            raise ValueError(f"no input {', '.join(missing)} among {', '.join(self.names) or 'no inputs'}")
+            raise PairsError(f"no input {', '.join(missing)} among {', '.join(self.names) or 'no inputs'}")
         return Features(inputs=tuple(f for f in self.inputs if f.name in names), pt=self.pt)
 
     def resolved(self, schema: str) -> Features:

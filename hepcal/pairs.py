@@ -238,9 +238,15 @@ class JetPairs:
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
     def select(self, spec: Features) -> JetPairs:
-        """The table with the inputs of ``spec``, a selection of those it holds."""
+        """The table with the inputs of ``spec``, a selection of those it holds.
+
+        Raises:
+            PairsError: It lacks one of them, has it with another transform, or is of another p_T.
+        """
         if spec == self.spec:
             return self
+        if spec != self.spec.selected(spec.names):
+            raise PairsError(f"the table holds {self.spec!r}, which has not the inputs {spec!r}")
         columns = [self.spec.names.index(name) for name in spec.names]
         return replace(self, features=self.features[:, columns], spec=spec)
 

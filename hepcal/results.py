@@ -212,14 +212,25 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     if events["outside_density"]:
         out.append(f"{events['outside_density']} events lie outside the mass density and have BSM weight zero.")
     if summary["samples"]:
-        out.append(
-            "sum(calib)/sum(truth) is close to one by construction for a regression of the truth and proves nothing; "
-            "the bias in bins of truth shows the dependence on the training spectrum."
-        )
+        out.append(_what_closes(summary["calibrator"]))
         out.append(
             "On a skewed response pulls of unit spread can cover more than 68.27 %: compare 'pull sd' with 'pull 68 %'."
         )
     return out
+
+
+def _what_closes(calibrator: Mapping[str, Any]) -> str:
+    """What the declared quantity and the prior mean for the tables."""
+    if calibrator.get("follows_prior", True):
+        return (
+            "sum(calib)/sum(truth) is close to one by construction for a regression of the truth and proves nothing; "
+            "the bias in bins of truth shows the dependence on the training spectrum."
+        )
+    column = {"mean": "'bias'", "median": "'median'"}.get(calibrator["quantity"], "neither 'bias' nor 'median'")
+    return (
+        f"pt_calib is the {calibrator['quantity']} of its method and does not depend on the training spectrum: in bins "
+        f"of truth {column} shows its closure. On a skewed response no calibration closes in mean and median at once."
+    )
 
 
 def describe_card(calibrator: Any) -> list[tuple[str, str]]:

@@ -99,7 +99,8 @@ def independent_trainings(
     with Progress(f"Trainings of {method.name}", n, "trainings", show=show) as bar:
         for index in range(n):
             calibrator = train(sample(index), method, seed=seed + index, show=False)
-            found.append(calibrator.predict(test.features, test.reco).mean.astype(np.float64))
+            jets = test.select(calibrator.card.features)
+            found.append(calibrator.predict(jets.features, jets.reco).mean.astype(np.float64))
             bar.advance(1)
     return np.stack(found)
 

@@ -126,7 +126,12 @@ def _summary(
             "outside_density": sum(c["outside_density"] for c in simulated),
             "without_truth": sorted(name for name, has_truth in survey.simulation.items() if not has_truth),
         },
-        calibrator={"method": calibrator.card.method, "sha256": calibrator.sha256},
+        calibrator={
+            "method": calibrator.card.method,
+            "quantity": calibrator.card.quantity,
+            "follows_prior": calibrator.method.follows_prior,
+            "sha256": calibrator.sha256,
+        },
         extra={
             "datasets": counts,
             "resonance": resonance.model_dump(),

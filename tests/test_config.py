@@ -37,10 +37,20 @@ def test_example_configs_build_a_method(path: Path) -> None:
 
 
 def test_the_example_configs_are_those_that_the_documentation_names() -> None:
-    assert {path.stem for path in CONFIGS} >= {"bnn", "ensemble", "mse", "tails"}
+    assert {path.stem for path in CONFIGS} >= {
+        "bnn",
+        "ensemble",
+        "inversion",
+        "likelihood",
+        "mse",
+        "summary_likelihood",
+        "tails",
+    }
 
 
-@pytest.mark.parametrize(("name", "method"), [("bnn", hepcal.BNN), ("mse", hepcal.MSE)])
+@pytest.mark.parametrize(
+    ("name", "method"), [("bnn", hepcal.BNN), ("mse", hepcal.MSE), ("inversion", hepcal.NumericalInversion)]
+)
 def test_example_configs_show_all_settings_with_their_defaults(name: str, method: type[Method]) -> None:
     config = TrainingConfig.read(ANALYSIS / "configs" / f"{name}.yaml")
     assert set(config.settings) == set(method.model_fields)
@@ -59,6 +69,11 @@ def test_the_config_for_statistical_errors_is_a_bootstrap_ensemble() -> None:
     built = TrainingConfig.read(ANALYSIS / "configs" / "ensemble.yaml").build()
     assert built == hepcal.Ensemble(head="tails")
     assert built.model_dump()["sample"] == "bootstrap"
+
+
+def test_the_configs_without_a_prior_are_the_defaults() -> None:
+    for name, method in (("likelihood", hepcal.Likelihood), ("summary_likelihood", hepcal.SummaryLikelihood)):
+        assert TrainingConfig.read(ANALYSIS / "configs" / f"{name}.yaml").build() == method()
 
 
 def test_no_config_means_the_method_of_the_command_line() -> None:

@@ -253,7 +253,7 @@ TRAINED = {
 
 
 @pytest.mark.parametrize("head", ["gaussian", "mixture", "tails"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_method_trains_declares_and_comes_back_from_its_file(name, head, tmp_path):
     method = TRAINED[name] if name == "mse" else TRAINED[name].model_copy(update={"head": head})
     calibrator = hepcal.train(toy_pairs(), method, seed=1, show=False)
@@ -275,7 +275,7 @@ def test_every_method_trains_declares_and_comes_back_from_its_file(name, head, t
         assert prediction.sigma_stoch == pytest.approx(np.sqrt(found.variances().mean(axis=0)), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_training_goes_on_from_its_checkpoint_bit_by_bit(name, tmp_path, monkeypatch):
     """Interrupted after some updates and started again: the same calibrator as without the interruption."""
     method, pairs = TRAINED[name], toy_pairs(800)
@@ -333,7 +333,7 @@ def test_many_members_reach_a_plateau_as_one_does():
 
 def test_a_far_too_large_feature_is_refused_by_every_method():
     pairs = toy_pairs(200)
-    for name in METHODS:
+    for name in TRAINED:
         calibrator = hepcal.train(pairs, TRAINED[name].model_copy(update={"max_updates": 10}), show=False)
         with pytest.raises(HepcalError, match="not a finite number: a jet has inputs many orders of magnitude"):
             calibrator.predict(np.array([[3e38]]), np.array([500.0]))
@@ -364,10 +364,12 @@ def test_the_jets_that_judge_are_of_all_files(monkeypatch):
 def test_the_command_line_offers_every_method():
     from hepcal.cli import MethodChoice
 
-    assert {choice.value for choice in MethodChoice} == set(METHODS)
+    # Methods that map simulation to data take a second sample, which is Python's business.
+    offered = {name for name, method in METHODS.items() if not method.needs_data}
+    assert {choice.value for choice in MethodChoice} == offered
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_change_of_units_changes_every_sigma_by_its_factor(name):
     """GeV to other units: ln p_T moves, and so does its standardisation; everything else is the same network.
 

@@ -111,6 +111,25 @@ def test_weights_choose_the_mean_at_fixed_truth_and_feature():
     np.testing.assert_allclose(found, 1500, rtol=0.01)
 
 
+def test_a_second_estimate_of_the_truth_closes_but_costs_resolution():
+    rng = np.random.default_rng(11)
+
+    def smeared(truth):
+        a, b = rng.standard_normal((2, len(truth)))
+        # Noises of 40 GeV with a correlation of one half.
+        return truth + 40 * a, truth + 40 * (0.5 * a + np.sqrt(0.75) * b)
+
+    truth = rng.uniform(600, 1400, 50_000)
+    reco, other = smeared(truth)
+    pairs = hepcal.JetPairs.from_arrays(other[:, None], ["other"], reco=reco, truth=truth)
+    calibrator = hepcal.train(pairs, hepcal.GeneralisedInversion(**QUICK), seed=1, show=False)
+    reco, other = smeared(np.full(20_000, 1000.0))
+    found = calibrator.predict(other[:, None], reco).mean
+    assert found.mean() == pytest.approx(1000, rel=0.004)
+    # At a fixed second estimate the mean rises with half the slope: sqrt(1 - 1/4) / (1 - 1/2) of the noise.
+    assert found.std() == pytest.approx(40 * np.sqrt(0.75) / 0.5, rel=0.08)
+
+
 def test_jets_outside_the_truth_support_are_flagged(trained):
     low, high = trained.support
     truth = np.array([0.95 * low, 1.02 * low, 0.98 * high, 1.05 * high])

@@ -10,8 +10,10 @@ import hepcal
 
 def test_public_names_are_these():
     assert sorted(hepcal.__all__) == [
-        "BNN", "Calibrator", "Dropout", "Ensemble", "Feature", "Features", "Heteroscedastic", "JetPairs", "MSE",
-        "Prediction", "diagnostics", "load_fileset", "plot", "processors", "scores", "spread", "train",
+        "BNN", "Calibrator", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz", "GeneralisedInversion",
+        "Heteroscedastic", "JetPairs", "Likelihood", "MSE", "NumericalInversion", "OptimalTransport", "Prediction",
+        "SummaryLikelihood", "diagnostics", "load_fileset", "plot", "priors", "processors", "scores", "spread", "train",
+        "truth_closure",
     ]  # fmt: skip
     assert set(dir(hepcal)) == {*hepcal.__all__, "__version__"}
     for name in hepcal.__all__:
@@ -33,6 +35,8 @@ def test_an_unknown_name_lists_the_known_ones():
         ("hepcal.pairs", ["torch", "matplotlib"]),
         ("hepcal.scores", ["torch", "dask", "matplotlib", "scoringrules"]),
         ("hepcal.intervals", ["torch", "dask", "matplotlib"]),
+        ("hepcal.truth_closure", ["torch", "dask", "matplotlib"]),
+        ("hepcal.transport", ["torch", "dask", "matplotlib"]),
     ],
 )
 def test_imports_stay_light(module, heavy):

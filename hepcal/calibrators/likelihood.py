@@ -42,6 +42,7 @@ class Likelihood(Ensemble):
 
     name: ClassVar[str] = "likelihood"
     quantity: ClassVar[Quantity] = "median"
+    follows_prior: ClassVar[bool] = False
     can_collapse: ClassVar[bool] = False
 
     reading: Quantity = "median"
@@ -65,7 +66,7 @@ class Likelihood(Ensemble):
         """The conditions.
 
         Raises:
-            ValueError: One is not in the table.
+            PairsError: One is not in the table.
         """
         return spec.selected(self.conditions)
 
@@ -102,11 +103,11 @@ class LikelihoodCalibrator(Calibrator):
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         log_x, conditions = self._measured(inputs, pt), inputs[self._rows]
-        value, low, high = (
-            np.exp(self._inverse(log_x, conditions, reading).numpy())
-            for reading in (self._reading, CENTRAL[2], CENTRAL[0])
-        )
-        center, stoch, pred = combine_draws(value, 0.5 * (high - low))
+        # The width of the belt is nearly the same for all networks; its place is not.
+        readings = self._inverse(log_x, conditions, self._reading, few=(CENTRAL[2], CENTRAL[0]))
+        value, low, high = (np.exp(zeta.numpy()) for zeta in readings)
+        half = np.sqrt(np.mean((0.5 * (high - low)) ** 2, axis=0))
+        center, stoch, pred = combine_draws(value, np.broadcast_to(half, value.shape))
         stoch, pred = stoch.astype(np.float32), pred.astype(np.float32)
         zeta = np.log(center)
         supported = (zeta >= self._support[0]) & (zeta <= self._support[1])
@@ -143,9 +144,9 @@ class LikelihoodCalibrator(Calibrator):
         def work(part: slice, block: torch.Tensor) -> None:
             inputs = self.inputs(block)
             log_x = self._measured(inputs, block[0].double().numpy())
-            for row, p in enumerate((0.5 + probability / 2, 0.5 - probability / 2)):
-                found = np.exp(self._inverse(log_x, inputs[self._rows], p).numpy()).mean(0)
-                ends[row, part] = found[: part.stop - part.start]
+            readings = self._inverse(log_x, inputs[self._rows], 0.5 + probability / 2, 0.5 - probability / 2)
+            for row, zeta in zip(ends, readings, strict=True):
+                row[part] = np.exp(zeta.numpy()).mean(0)[: part.stop - part.start]
 
         self._map(work, features, reco)
         return ends[0], ends[1]

@@ -26,8 +26,8 @@ class Method(BaseModel, ABC):
     """Settings common to all methods; nothing here changes once it is made.
 
     ``quantity`` says what ``pt_calib`` promises and ``uncertainties`` which columns come with it, both fixed before any
-    study. ``needs_data`` marks methods that map simulation to data, ``can_collapse`` those that may learn to say the
-    same of every jet.
+    study. ``follows_prior`` marks methods whose result depends on the truth spectrum of the training, ``needs_data``
+    those that map simulation to data, ``can_collapse`` those that may learn to say the same of every jet.
 
     Attributes:
         validation: Share of the events held out to judge the training.
@@ -41,6 +41,7 @@ class Method(BaseModel, ABC):
     name: ClassVar[str]
     quantity: ClassVar[Quantity] = "mean"
     uncertainties: ClassVar[tuple[str, ...]] = ()
+    follows_prior: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
     can_collapse: ClassVar[bool] = False
 
@@ -71,6 +72,7 @@ class NetworkMethod(Method, ABC):
         autograd: Use automatic differentiation where hand-written gradients exist: slower, and equal to rounding.
     """
 
+    follows_prior: ClassVar[bool] = True
     can_collapse: ClassVar[bool] = True
 
     hidden: tuple[Positive, ...] = (100, 100, 50, 50)

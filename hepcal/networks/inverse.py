@@ -19,6 +19,8 @@ Reading = float | Literal["mean", "mode"]
 NODE_DISTANCE = 1.5
 # Of a scan for the maximum: nodes on each side of the median inversion, and how far they reach in half central widths.
 SCANNED, SCAN_REACH = 12, 2.5
+# Of a search that only says where to look.
+SCOUT_STEPS = 10
 # A response that falls with the truth this steeply cannot be inverted; the slope is held here.
 STEEPEST = -0.9
 # Nodes of a table inside the support, and how far in ln p_T it goes on beyond.
@@ -36,36 +38,53 @@ class Inverse(ABC):
         self.density = density
 
     @abstractmethod
-    def __call__(self, log_x: torch.Tensor, conditions: torch.Tensor, reading: Reading) -> torch.Tensor:
-        """Ln truth by every network, float64 of shape (S, n).
+    def __call__(
+        self, log_x: torch.Tensor, conditions: torch.Tensor, *readings: Reading, few: tuple[Reading, ...] = ()
+    ) -> list[torch.Tensor]:
+        """Ln truth by every network, float64 of shape (S, n), for each reading.
 
         Args:
             log_x: ln of the measured value, float64 of shape (S, n) or (1, n).
             conditions: Standardised conditions (c, n).
-            reading: What is inverted.
+            readings: What is inverted.
+            few: The same, where the answer of a few networks will do: fewer rows may be returned. They come last.
         """
 
 
 class ConditionalInverse(Inverse):
     """Jet by jet, for densities with conditions: a block of jets at once, without a table."""
 
-    def __call__(self, log_x: torch.Tensor, conditions: torch.Tensor, reading: Reading) -> torch.Tensor:
+    def __call__(
+        self, log_x: torch.Tensor, conditions: torch.Tensor, *readings: Reading, few: tuple[Reading, ...] = ()
+    ) -> list[torch.Tensor]:
         """See :meth:`Inverse.__call__`.
 
-        A few networks find the place, by a parabola through three nodes, to about a per mille of the width. There, one
-        Newton step of every network is exact to the square of that.
+        A few networks find the place, by a parabola through three nodes and a Newton step. There, every network makes
+        a Newton step of its own, which is as long as the networks differ.
         """
-        if reading == "mode":
-            return maximum(self.density, log_x, conditions, self(log_x, conditions, 0.5).mean(0))
         step = NODE_DISTANCE * self.density.scale
         center = log_x.mean(0) - self.density.location
-        nodes = [read(self.density(center + i * step, conditions, scouts=True), reading).mean(0) for i in (-1, 0, 1)]
-        place, slope = between(log_x.mean(0), center, step, nodes)
+        nodes = [self.density(center + i * step, conditions, scouts=True) for i in (-1, 0, 1)]
+        wanted = [0.5 if reading == "mode" else reading for reading in (*readings, *few)]
+        found = []
+        for number, values in enumerate(scouted(nodes, wanted)):
+            place, slope = between(log_x.mean(0), center, step, values)
+            place = self._at(log_x.mean(0)[None], conditions, wanted[number], place, slope, scouts=True).mean(0)
+            scouts = number >= len(readings)
+            found.append(self._at(log_x, conditions, wanted[number], place, slope, scouts=scouts))
+            if number < len(readings) and readings[number] == "mode":
+                found[-1] = maximum(self.density, log_x, conditions, found[-1].mean(0))
+        return found
+
+    def _at(
+        self, log_x: torch.Tensor, conditions: torch.Tensor, reading: Reading, place: torch.Tensor,
+        slope: torch.Tensor, *, scouts: bool,
+    ) -> torch.Tensor:  # fmt: skip
+        """The Newton step of every network, or of the scouts, from a place (n,) where the scouts saw a slope (n,)."""
         low, high = self.density.support
         slope = torch.where((place > low) & (place < high), slope, 0.0).clamp_min(STEEPEST)
-        near = (log_x.mean(0) - place).float()
-        found = read(self.density(place, conditions), reading, near)
-        return place + (log_x - place - found) / (1 + slope)
+        found = read(self.density(place, conditions, scouts=scouts), reading, (log_x.mean(0) - place).float())
+        return place + (log_x[: len(found)] - place - found) / (1 + slope)
 
 
 class TabulatedInverse(Inverse):
@@ -79,8 +98,17 @@ class TabulatedInverse(Inverse):
         self._grid = torch.cat([ends[:1], inside, ends[1:]])
         self._tables: dict[Reading, tuple[np.ndarray, np.ndarray]] = {}
 
-    def __call__(self, log_x: torch.Tensor, conditions: torch.Tensor, reading: Reading) -> torch.Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        log_x: torch.Tensor,
+        conditions: torch.Tensor,  # noqa: ARG002
+        *readings: Reading,
+        few: tuple[Reading, ...] = (),
+    ) -> list[torch.Tensor]:
         """See :meth:`Inverse.__call__`."""
+        return [self._looked_up(log_x, reading) for reading in (*readings, *few)]
+
+    def _looked_up(self, log_x: torch.Tensor, reading: Reading) -> torch.Tensor:
         if reading not in self._tables:
             # Two threads may both make it, and make the same.
             self._tables[reading] = self._table(reading)
@@ -95,7 +123,7 @@ class TabulatedInverse(Inverse):
         if reading == "mode":
             # The other way round: the most probable truth for measured values all over the range.
             log_x = grid[None] + self.density.location
-            start = self(log_x, none, 0.5).mean(0)
+            start = self._looked_up(log_x, 0.5).mean(0)
             zeta = maximum(self.density, log_x, none, start).numpy()
             return np.broadcast_to(log_x.numpy(), zeta.shape), zeta
         x = (grid + read(self.density(grid, none), reading)).numpy()
@@ -114,6 +142,20 @@ def read(response: LogResponse, reading: Reading, near: torch.Tensor | None = No
         return response.log_mean().double()
     assert not isinstance(reading, str)  # noqa: S101 - the mode is found by another way
     return response.quantile(reading, near).double()
+
+
+def scouted(nodes: list[LogResponse], readings: list[Reading]) -> list[list[torch.Tensor]]:
+    """What is read at each node, mean over the networks, float64 of shape (n,), for each reading."""
+    probabilities = [reading for reading in readings if not isinstance(reading, str)]
+    rows, networks = len(probabilities) * len(nodes), len(nodes[0].mean)
+    levels = torch.tensor(probabilities, dtype=torch.float64).repeat_interleave(len(nodes) * networks)[:, None]
+    # All at once: with few networks, the calls cost more than the numbers.
+    quantiles = LogResponse.together(nodes * len(probabilities)).quantile(levels, steps=SCOUT_STEPS).double()
+    means = iter(quantiles.view(rows, networks, -1).mean(1))
+    return [
+        [next(means) if not isinstance(reading, str) else read(node, reading).mean(0) for node in nodes]
+        for reading in readings
+    ]
 
 
 def between(

@@ -26,6 +26,8 @@ __all__ = ["learn"]
 SLICES = 20
 # Of the resolution: the inverse learns so far to both sides of the truth of a jet, where its reco p_T may lie.
 REACH = 4.0
+# Of the typical response: below it, a point is left out of the training of the inverse.
+LEAST_RESPONSE = 0.1
 # For the check that L rises: jets, and truth values around the truth of each.
 RISING_JETS, RISING_STEPS = 2_000, 17
 # Share of jets for which L may fall somewhere before the method is refused.
@@ -58,6 +60,10 @@ class Forward:
         """Mean reco p_T [GeV] at truth [GeV] (n,) and features (n, d), float64 of shape (n,)."""
         inside = np.clip(truth, self.low, self.high)
         return np.asarray(truth * _outputs(self.networks, self.inputs(_raw(inside, features)), self.target))
+
+    def means_something(self, truth: np.ndarray, reco: np.ndarray) -> np.ndarray:
+        """Whether means ``reco`` at ``truth`` are no absurd extrapolations, bool of shape (n,)."""
+        return np.asarray(reco > LEAST_RESPONSE * self.target.location * truth)
 
 
 @dataclass(frozen=True)
@@ -136,11 +142,14 @@ def _learn_inverse(
         truth = pairs.truth[rows] * np.exp(rng.uniform(-reach, reach, count))
         features = pairs.features[rows]
         reco = forward(truth, features)
+        # Features that follow the p_T may not exist at a moved truth, where L then means nothing.
+        real = forward.means_something(truth, reco)
+        truth, features, reco = truth[real], features[real], reco[real]
         return task.inputs(_raw(reco, features)).T.contiguous(), torch.from_numpy(truth / reco)
 
     count = int(np.clip(len(fitted), LEAST_POINTS, MOST_POINTS))
     seen, unseen = points(fitted, count), points(judges, count // 10)
-    target = TargetScaling.fit(seen[1], torch.ones(count))
+    target = TargetScaling.fit(seen[1], torch.ones(len(seen[1])))
     table, judge = ((x, _standard(y, target), torch.ones(len(y))) for x, y in (seen, unseen))
     networks, fit = _network(task, 1, PointHead(), table, judge)
     return Inverse(networks, task.inputs, target), fit
@@ -151,16 +160,18 @@ def _learn_spread(
 ) -> tuple[Members, TargetScaling, Fit]:
     """Mean and width of (N(x, f) - z) / z at (L(z, f), f): the resolution where N(x, f) = z."""
 
-    def residual(pairs: JetPairs) -> torch.Tensor:
-        return torch.from_numpy(inverse(pairs.reco.astype(np.float64), pairs.features) / pairs.truth - 1)
+    def points(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        reco = forward(pairs.truth.astype(np.float64), pairs.features)
+        real = np.flatnonzero(forward.means_something(pairs.truth, reco))
+        pairs, reco = pairs.take(real), reco[real]
+        residual = inverse(pairs.reco.astype(np.float64), pairs.features) / pairs.truth - 1
+        x = task.inputs(_raw(reco, pairs.features)).T.contiguous()
+        return x, torch.from_numpy(residual), _weights(pairs, edges)
 
-    target = TargetScaling.fit(residual(fitted), _weights(fitted, edges))
-
-    def batch(pairs: JetPairs) -> Batch:
-        x = task.inputs(_raw(forward(pairs.truth.astype(np.float64), pairs.features), pairs.features)).T.contiguous()
-        return x, _standard(residual(pairs), target), _weights(pairs, edges)
-
-    networks, fit = _network(task, 2, GaussianHead(), batch(fitted), batch(judges))
+    seen, unseen = points(fitted), points(judges)
+    target = TargetScaling.fit(seen[1], seen[2])
+    table, judge = ((x, _standard(residual, target), w) for x, residual, w in (seen, unseen))
+    networks, fit = _network(task, 2, GaussianHead(), table, judge)
     return networks, target, fit
 
 
@@ -205,10 +216,19 @@ def _falling_share(forward: Forward, pairs: JetPairs) -> float:
 
 
 def _interpolation_error(forward: Forward, inverse: Inverse, pairs: JetPairs) -> dict[str, float]:
-    """How well N inverts L on held-out jets: root mean square and largest |N(L(z, f), f) / z - 1|."""
+    """How well N inverts L on held-out jets: root mean square and largest |N(L(z, f), f) / z - 1|.
+
+    Also the share of jets at whose features L is absurd, which are left out everywhere.
+    """
     truth = pairs.truth.astype(np.float64)
-    error = inverse(forward(truth, pairs.features), pairs.features) / truth - 1
-    return {"interpolation_rms": float(np.sqrt(np.mean(error**2))), "interpolation_max": float(np.abs(error).max())}
+    reco = forward(truth, pairs.features)
+    real = forward.means_something(truth, reco)
+    error = inverse(reco[real], pairs.features[real]) / truth[real] - 1
+    return {
+        "interpolation_rms": float(np.sqrt(np.mean(error**2))),
+        "interpolation_max": float(np.abs(error).max()),
+        "absurd_mean": float(1 - real.mean()),
+    }
 
 
 def _rows_even_in_truth(truth: np.ndarray, edges: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

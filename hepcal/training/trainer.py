@@ -172,12 +172,9 @@ def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) 
     if history:
         figures["updates"] = float(history[-1][0])
         figures["best_update"] = float(min(history, key=lambda point: point[1])[0])
-    figures = {
-        **figures,
-        **_closure(calibrator, held_out),
-    }
-    if not calibrator.method.can_collapse:
-        figures = {name: value for name, value in figures.items() if name not in ("sensitivity", "collapsed")}
+    # What maps simulation to data does not aim at the truth.
+    if not calibrator.method.needs_data:
+        figures |= _closure(calibrator, held_out)
     # JSON has no NaN: a figure that cannot be given is left out.
     finite = {name: value for name, value in figures.items() if np.isfinite(value)}
     return type(calibrator)(calibrator.card.model_copy(update={"figures": finite}), calibrator.tensors)
@@ -193,6 +190,7 @@ def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:
         mean, _ = weighted_mean(pull, weight)
         figures["pull_sd"] = float(np.sqrt(max(weighted_mean((pull - mean) ** 2, weight)[0], 0)))
         figures["within_sigma_tot"] = weighted_mean((np.abs(pull) < 1).astype(np.float64), weight)[0]
+    if calibrator.method.can_collapse and prediction.sigma_tot is not None:
         figures["sensitivity"] = _sensitivity(prediction.mean / pairs.reco, prediction.sigma_tot / pairs.reco, weight)
         figures["collapsed"] = float(figures["sensitivity"] < COLLAPSED_BELOW)
     return figures

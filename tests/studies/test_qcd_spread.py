@@ -42,7 +42,9 @@ def reference(tables):
 
 def ratios(name, method, tables, reference):
     train, test = tables
-    prediction = hepcal.train(train, method, seed=1, show=False).predict(test.features, test.reco)
+    calibrator = hepcal.train(train, method, seed=1, show=False)
+    jets = test.select(calibrator.card.features)
+    prediction = calibrator.predict(jets.features, jets.reco)
     found = spread_ratio(prediction.sigma_pred, reference, prediction.mean, PT_EDGES)
     cells = zip(PT_EDGES[:-1], PT_EDGES[1:], found.ratio, found.ratio_unc, found.sigma_pred, found.spread, strict=True)
     print(f"\n{name}: sigma_pred over the spread of {TRAININGS} bootstrap trainings")
@@ -60,3 +62,23 @@ def test_the_bootstrap_ensemble_is_right_within_a_factor_of_one_and_a_half(table
 def test_the_mean_field_network_is_reported(tables, reference):
     found = ratios("mean-field BNN", hepcal.BNN(**COMMON), tables, reference)
     assert np.all((found.ratio > 0.1) & (found.ratio < 10))
+
+
+SUMMARY = {"hidden": (50, 50), "batch": 500, "learning_rate": 3e-3, "schedule": "cosine", "max_updates": 4_000}
+LIKELIHOODS = {
+    "likelihood": (hepcal.Likelihood(), hepcal.Likelihood(n=2, sample="same")),
+    "summary likelihood": (
+        hepcal.SummaryLikelihood(),
+        hepcal.SummaryLikelihood(n=2, sample="same", summary=hepcal.Ensemble(n=2, sample="same", **SUMMARY)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_likelihood_calibration_knows_its_error_within_a_factor_of_one_and_a_half(name, tables):
+    """Each of the 20 trainings on a bootstrap sample is the mean of two starts; the ensemble has 20 such samples."""
+    method, single = LIKELIHOODS[name]
+    train, test = tables
+    found = bootstrap_trainings(train, single, test, n=TRAININGS, seed=11, show=False)
+    ratio = ratios(name, method, tables, found).ratio
+    assert np.all((ratio > 1 / 1.5) & (ratio < 1.5))

@@ -1,0 +1,336 @@
+"""The likelihood calibration: densities of the response, their inversion, and what the calibrator promises."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy.stats import norm
+
+import hepcal
+from hepcal.calibrators.objectives import MembersObjective
+from hepcal.calibrators.summary import SummaryLikelihood
+from hepcal.errors import CalibratorFileError, PairsError
+from hepcal.networks.dense import DenseLayout
+from hepcal.networks.forward import ForwardDensity, LogResponse
+from hepcal.networks.heads import MixtureHead
+from hepcal.networks.inverse import ConditionalInverse, TabulatedInverse
+from hepcal.networks.members import Members
+
+QUICK = {"hidden": (16, 16), "n": 3, "max_updates": 500, "components": 3}
+SUMMARY = hepcal.Ensemble(hidden=(16, 16), n=3, max_updates=500, schedule="cosine", batch=500, learning_rate=5e-3)
+EMPTY = torch.empty((0, 0))
+
+
+def random_response(networks: int, jets: int, seed: int) -> LogResponse:
+    """Mixtures that overlap, as those of a response do: components within two widths of each other."""
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn((networks, 12, jets), generator=generator)
+    return LogResponse.of(outputs, 4, -0.05, 0.08)
+
+
+@pytest.mark.parametrize("probability", [1e-3, 0.1586553, 0.5, 0.8413447, 0.999])
+def test_a_quantile_of_a_mixture_has_its_probability_below(probability: float) -> None:
+    response = random_response(3, 2_000, 1)
+    u = response.quantile(probability)
+    assert response.cdf(u).numpy() == pytest.approx(probability, abs=1e-4)
+    near = response.quantile(probability, u + 0.005 * torch.randn(u.shape, generator=torch.Generator().manual_seed(2)))
+    assert np.quantile((near - u).abs().numpy(), 0.999) < 1e-4
+
+
+def test_a_density_is_the_derivative_of_its_distribution_and_the_mean_is_that_of_the_exponential() -> None:
+    response = random_response(2, 50, 2)
+    u = torch.linspace(-3, 3, 20_001, dtype=torch.float64)
+    parts = [(getattr(response, name)).double() for name in ("share", "mean", "sigma")]
+    fine = LogResponse(*(part[:, :, :1] for part in parts))
+    density = np.exp(fine.log_density(u.expand(2, -1)).numpy())
+    step = float(u[1] - u[0])
+    assert density.sum(axis=1) * step == pytest.approx(1, abs=1e-4)
+    assert np.log((density * np.exp(u.numpy())).sum(axis=1) * step) == pytest.approx(
+        fine.log_mean()[:, 0].numpy(), abs=1e-4
+    )
+
+
+def density_of(inputs: int, seed: int, networks: int = 5, slope: float = 0.2) -> ForwardDensity:
+    """Random smooth response densities; the median moves by a fraction of ``slope`` of a width per unit of input."""
+    generator = torch.Generator().manual_seed(seed)
+    layout = DenseLayout((inputs, 16, 15))
+    base = torch.randn(layout.count, generator=generator) * slope
+    draws = base + 0.02 * torch.randn((networks, layout.count), generator=generator)
+    return ForwardDensity(layout, draws, 5, (7.0, 0.3), (6.2, 8.2), (-0.05, 0.08), torch.device("cpu"))
+
+
+def bisected(density: ForwardDensity, log_x: torch.Tensor, conditions: torch.Tensor, p: float) -> torch.Tensor:
+    """F(x | z) = p by plain bisection in ln z."""
+    low = log_x.expand(density.count, -1) - 1.5
+    high = log_x.expand(density.count, -1) + 1.5
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        below = torch.stack([density(row, conditions).cdf((log_x - row).float())[k] for k, row in enumerate(middle)])
+        # A larger truth makes the measured value more of a downward fluctuation.
+        low, high = torch.where(below > p, middle, low), torch.where(below > p, high, middle)
+    return 0.5 * (low + high)
+
+
+@pytest.mark.parametrize("p", [0.1586553, 0.5, 0.8413447])
+def test_both_inverses_find_what_bisection_finds(p: float) -> None:
+    """Inside the support; at its ends the slope jumps, where one Newton step cannot know on which side it ends."""
+    log_x = torch.linspace(6.4, 7.9, 1024, dtype=torch.float64)[None]
+    none = torch.empty((0, 1024))
+    for seed in (1, 2):
+        alone, with_condition = density_of(1, seed), density_of(2, seed)
+        expected = bisected(alone, log_x, none, p)
+        assert TabulatedInverse(alone)(log_x, none, p)[0].numpy() == pytest.approx(expected.numpy(), abs=2e-5)
+        conditions = torch.randn((1, 1024), generator=torch.Generator().manual_seed(seed))
+        for density, given in ((alone, none), (with_condition, conditions)):
+            expected = bisected(density, log_x, given, p)
+            found = ConditionalInverse(density)(log_x, given, p)[0]
+            # The width of the response is 0.08: one percent of it where these random densities bend most.
+            assert found.numpy() == pytest.approx(expected.numpy(), abs=8e-4)
+            assert float((found - expected).abs().median()) < 4e-5
+
+
+def constant_response(mean: float, sigma: float) -> ForwardDensity:
+    """ln(x / z) is N(mean, sigma) whatever the truth."""
+    layout = DenseLayout((1, 4, 2))
+    draws = torch.zeros((2, layout.count))
+    layout.set_output_bias(draws, torch.tensor([mean / sigma, math.log(math.expm1(1 - 1e-3))]))
+    return ForwardDensity(layout, draws, 1, (7.0, 0.3), (6.0, 8.0), (0.0, sigma), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("inverse", [TabulatedInverse, ConditionalInverse])
+def test_readings_of_a_constant_response_are_those_of_its_closed_form(inverse: type) -> None:
+    """z = x exp(-mu) for median and maximum, and x exp(-mu - sigma²/2) for the mean; far outside the support, too."""
+    mu, sigma = -0.05, 0.1
+    density = constant_response(mu, sigma)
+    log_x = torch.linspace(4.0, 9.0, 1024, dtype=torch.float64)[None]
+    none = torch.empty((0, 1024))
+    solve = inverse(density)
+    expected = log_x.numpy().repeat(2, axis=0) - mu
+    median, mean, upper, mode = (zeta.numpy() for zeta in solve(log_x, none, 0.5, "mean", 0.84, "mode"))
+    assert median == pytest.approx(expected, abs=1e-6)
+    assert mean == pytest.approx(expected - sigma**2 / 2, abs=1e-6)
+    assert upper == pytest.approx(expected - sigma * norm.ppf(0.84), abs=1e-5)
+    assert mode == pytest.approx(expected, abs=1e-4)
+
+
+def toy_pairs(n: int, seed: int, spectrum: str = "falling") -> hepcal.JetPairs:
+    """A falling spectrum with the Gaussian response 0.95 z +- 0.05 z, and a condition that changes nothing."""
+    rng = np.random.default_rng(seed)
+    truth = 1800 + rng.exponential(250, n) if spectrum == "falling" else rng.uniform(1800, 4000, n)
+    reco = truth * (0.95 + 0.05 * rng.standard_normal(n))
+    return hepcal.JetPairs.from_arrays(rng.normal(size=(n, 1)), ["eta"], reco=reco, truth=truth)
+
+
+@pytest.fixture(scope="module")
+def calibrator() -> hepcal.Calibrator:
+    return hepcal.train(toy_pairs(20_000, 1), hepcal.Likelihood(**QUICK), seed=1, show=False)
+
+
+def test_the_median_closes_at_every_truth_and_the_belt_covers(calibrator: hepcal.Calibrator) -> None:
+    rng = np.random.default_rng(5)
+    for z in (2000.0, 2400.0, 2800.0):
+        reco = z * (0.95 + 0.05 * rng.standard_normal(20_000))
+        prediction = calibrator.predict(np.empty((len(reco), 0)), reco)
+        # 20,000 training jets fix the scale at 2.8 TeV to 0.3 %.
+        assert np.median(prediction.mean) / z == pytest.approx(1, abs=0.01)
+        assert np.mean(prediction.sigma_stoch) / z == pytest.approx(0.0526, rel=0.1)
+        for probability in (0.6827, 0.95):
+            low, high = prediction.interval(probability)
+            assert np.mean((low < z) & (z < high)) == pytest.approx(probability, abs=0.03)
+
+
+def test_another_spectrum_gives_the_same_calibration(calibrator: hepcal.Calibrator) -> None:
+    """Squared error moves by the difference of the priors, the likelihood by its statistical error."""
+    other = toy_pairs(20_000, 2, "flat")
+    test = toy_pairs(5_000, 3)
+    likelihood = hepcal.train(other, hepcal.Likelihood(**QUICK), seed=2, show=False)
+    quick = {"hidden": (16, 16), "max_updates": 500, "schedule": "cosine", "learning_rate": 5e-3}
+    squared = [hepcal.train(pairs, hepcal.MSE(**quick), seed=2, show=False) for pairs in (toy_pairs(20_000, 1), other)]
+    first, second = (c.predict(test.features[:, :0], test.reco) for c in (calibrator, likelihood))
+    both = first.in_range & second.in_range
+    assert both.mean() > 0.8
+    assert np.mean((second.mean / first.mean)[both]) == pytest.approx(1, abs=0.004)
+    first, second = (c.predict(test.features, test.reco) for c in squared)
+    assert np.mean((second.mean / first.mean)[both]) > 1.006
+
+
+def test_what_the_calibrator_declares(calibrator: hepcal.Calibrator, tmp_path) -> None:
+    assert calibrator.card.quantity == "median"
+    assert calibrator.card.features.names == ()
+    assert calibrator.uncertainties == ("calib_pred",)
+    test = toy_pairs(3_000, 4)
+    prediction = calibrator.predict(test.features[:, :0], test.reco)
+    replicas = prediction.replicas()
+    assert replicas.shape == (3, 3_000)
+    assert prediction.mean == pytest.approx(replicas.mean(axis=0), rel=1e-6)
+    assert prediction.sigma_pred == pytest.approx(replicas.std(axis=0, ddof=1), rel=1e-3)
+    calibrator.save(tmp_path / "c.safetensors")
+    for again in (hepcal.Calibrator.load(tmp_path / "c.safetensors"), pickle.loads(pickle.dumps(calibrator))):  # noqa: S301
+        other = again.predict(test.features[:, :0], test.reco)
+        assert np.array_equal(other.mean, prediction.mean)
+        assert np.array_equal(other.interval()[0], prediction.interval()[0])
+    with pytest.raises(hepcal.prediction.NoDensityError):
+        prediction.density(np.array([2000.0]))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        calibrator.interval(test.features[:, :0], test.reco, 1.5)
+
+
+def test_jets_outside_the_truth_support_are_flagged(calibrator: hepcal.Calibrator) -> None:
+    reco = np.array([900.0, 1500.0, 1900.0, 2500.0])
+    prediction = calibrator.predict(np.empty((4, 0)), reco)
+    # Below 1800 GeV of truth there was nothing to learn from.
+    assert prediction.in_range.tolist() == [False, False, True, True]
+    assert np.all(np.diff(prediction.mean) > 0)
+
+
+@pytest.mark.parametrize("conditions", [(), ("eta",)])
+def test_a_jet_gets_the_same_bits_in_any_company(conditions: tuple[str, ...]) -> None:
+    method = hepcal.Likelihood(**QUICK | {"max_updates": 50}, conditions=conditions)
+    found = hepcal.train(toy_pairs(3_000, 1), method, seed=1, show=False)
+    test = toy_pairs(2_500, 2)
+    features = test.features[:, : len(conditions)]
+    together = found.predict(features, test.reco)
+    for rows in (np.arange(2_500)[::-1], np.arange(7), np.arange(1_000, 1_001)):
+        alone = found.predict(features[rows], test.reco[rows])
+        for name in ("mean", "sigma_stoch", "sigma_pred"):
+            assert np.array_equal(getattr(alone, name), getattr(together, name)[rows])
+
+
+def test_a_trained_inversion_with_conditions_is_that_of_bisection() -> None:
+    method = hepcal.Likelihood(**QUICK, conditions=("shape",))
+    found = hepcal.train(featured_pairs(20_000, 1), method, seed=1, show=False)
+    test = featured_pairs(1_024, 2)
+    values = found.predict(test.features, test.reco).replicas()
+    inputs = found.inputs(torch.from_numpy(np.concatenate([test.reco[None], test.features.T])))
+    log_x = torch.from_numpy(np.log(test.reco.astype(np.float64)))[None]
+    expected = bisected(found._inverse.density, log_x, inputs[1:], 0.5).exp().numpy()
+    inside = found.predict(test.features, test.reco).in_range
+    assert inside.mean() > 0.9
+    wrong = np.abs(values / expected - 1)[:, inside]
+    # The width of the response is 5 % here, and the networks differ by 0.3 %.
+    assert np.median(wrong) < 1e-4
+    assert np.quantile(wrong, 0.99) < 1e-3
+
+
+def test_readings_are_declared_and_differ_as_they_must() -> None:
+    """For 0.95 z +- 0.05 z: median and mean close, the maximum of the likelihood is at -0.28 % (x = u z, Eq. 12)."""
+    pairs = toy_pairs(40_000, 6, "flat")
+    reco = 2800 * (0.95 + 0.05 * np.random.default_rng(3).standard_normal(40_000))
+    found = {}
+    for reading in ("median", "mean", "mode"):
+        method = hepcal.Likelihood(**QUICK | {"max_updates": 1_000, "n": 2}, reading=reading)
+        trained = hepcal.train(pairs, method, seed=1, show=False)
+        assert trained.card.quantity == reading
+        found[reading] = float(np.median(trained.predict(np.empty((len(reco), 0)), reco).mean)) / 2800 - 1
+    assert found["median"] == pytest.approx(0, abs=0.003)
+    assert found["mean"] == pytest.approx(found["median"], abs=0.001)
+    assert found["mode"] - found["median"] == pytest.approx(-0.0028, abs=0.002)
+
+
+def test_conditions_that_carry_the_truth_are_noticed(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(500, 1500, 4_000)
+    features = np.stack([truth * rng.normal(1, 0.1, 4_000), rng.normal(size=4_000)], axis=1)
+    pairs = hepcal.JetPairs.from_arrays(
+        features, ["second_pt", "eta"], reco=truth * rng.normal(1, 0.1, 4_000), truth=truth
+    )
+    quick = QUICK | {"max_updates": 20}
+    harmless = hepcal.train(pairs, hepcal.Likelihood(**quick, conditions=("eta",)), seed=1)
+    assert harmless.card.figures["conditions_explain"] < 0.01
+    assert "WARNING" not in capsys.readouterr().err
+    carrying = hepcal.train(pairs, hepcal.Likelihood(**quick, conditions=("second_pt",)), seed=1)
+    assert carrying.card.figures["conditions_explain"] > 0.5
+    assert "the conditions explain" in capsys.readouterr().err
+    with pytest.raises(PairsError, match="no input mass among second_pt, eta"):
+        hepcal.train(pairs, hepcal.Likelihood(**quick, conditions=("mass",)), show=False)
+
+
+# -- summary first, then forward --------------------------------------------------------------------------------------
+
+
+def featured_pairs(n: int, seed: int, *, spectrum: str = "falling") -> hepcal.JetPairs:
+    """The response depends on a feature, and half of its width with it."""
+    rng = np.random.default_rng(seed)
+    truth = 1000 + (rng.exponential(300, n) if spectrum == "falling" else rng.uniform(0, 1500, n))
+    shape = rng.normal(size=n)
+    reco = truth * (0.95 + 0.08 * shape + 0.05 * rng.standard_normal(n))
+    return hepcal.JetPairs.from_arrays(shape[:, None], ["shape"], reco=reco, truth=truth)
+
+
+@pytest.fixture(scope="module")
+def summary_calibrator() -> hepcal.Calibrator:
+    method = SummaryLikelihood(**QUICK, summary=SUMMARY)
+    return hepcal.train(featured_pairs(20_000, 1), method, seed=1, show=False)
+
+
+def test_a_summary_brings_the_gain_of_its_features_without_the_prior(summary_calibrator: hepcal.Calibrator) -> None:
+    test = featured_pairs(40_000, 9, spectrum="flat")
+    inside = (test.truth > 1300) & (test.truth < 1900)
+    summary = summary_calibrator.predict(test.features, test.reco)
+    ratio = summary.mean[inside] / test.truth[inside]
+    assert np.median(ratio) == pytest.approx(1, abs=0.01)
+    low, high = np.quantile(ratio, [0.1587, 0.8413])
+    # With the feature known, 0.05 / 0.95 of the width remains; without, sqrt(0.05² + 0.08²) / 0.95.
+    assert (high - low) / 2 == pytest.approx(0.0526, rel=0.12)
+    ends = summary.interval()
+    assert np.mean((ends[0] < test.truth)[inside] & (ends[1] > test.truth)[inside]) == pytest.approx(0.6827, abs=0.04)
+    # The summary alone is pulled to its prior: more at high p_T.
+    regression = summary_calibrator.summary.predict(test.features, test.reco)
+    assert np.median(regression.mean[inside] / test.truth[inside]) < np.median(ratio) - 0.002
+
+
+def test_a_summary_comes_back_from_its_file(summary_calibrator: hepcal.Calibrator, tmp_path) -> None:
+    test = featured_pairs(1_500, 2)
+    path = tmp_path / "summary.safetensors"
+    summary_calibrator.save(path)
+    again = hepcal.Calibrator.load(path)
+    assert again.card.parts["summary"].method == "ensemble"
+    assert again.card.settings["summary"]["method"] == "ensemble"
+    first, second = (c.predict(test.features, test.reco) for c in (summary_calibrator, again))
+    assert np.array_equal(first.mean, second.mean)
+    assert np.array_equal(first.sigma_pred, second.sigma_pred)
+    assert summary_calibrator.predict(test.features[3:4], test.reco[3:4]).mean[0] == first.mean[3]
+    card = again.card.model_copy(update={"parts": {}})
+    with pytest.raises(CalibratorFileError, match="names no summary"):
+        type(again)(card, again.tensors)
+
+
+def test_settings_of_a_summary_are_checked() -> None:
+    assert SummaryLikelihood(n=3, summary={"method": "mse"}).summary == hepcal.MSE()
+    dumped = SummaryLikelihood(**QUICK, summary=SUMMARY).model_dump(mode="json")
+    assert SummaryLikelihood.model_validate(dumped).summary == SUMMARY
+    with pytest.raises(ValidationError, match="give both the same number"):
+        SummaryLikelihood(n=4, summary=SUMMARY)
+    with pytest.raises(ValidationError, match="a summary needs 'method'"):
+        SummaryLikelihood(summary={"method": "magic"})
+    with pytest.raises(ValidationError, match="the summary is a regression"):
+        SummaryLikelihood(n=3, summary=hepcal.Likelihood(**QUICK))
+
+
+def test_every_network_is_trained_on_its_own_targets() -> None:
+    """A table with targets (n, M): the loss is the sum of those of single networks, each with its column."""
+    generator = torch.Generator().manual_seed(1)
+    head, layout = MixtureHead(2), DenseLayout((1, 5, 6))
+    networks = Members(layout, 3, generator)
+    x, y, w = torch.randn((40, 1)), torch.randn((40, 3)), torch.ones(40)
+    together = MembersObjective(networks, head, 0.0)
+    rows = torch.arange(0, 40, 2)
+    batch = together.batch((x, y, w), rows)
+    assert batch[1].shape == (3, 20)
+    expected = [head.nll(networks.one(k, x[rows]), y[rows, k]).mean() for k in range(3)]
+    assert float(together.loss(*batch, generator).detach()) == pytest.approx(
+        sum(float(e.detach()) for e in expected), rel=1e-5
+    )
+    together.backward(*batch, generator)
+    by_hand = networks.weights.grad.clone()
+    MembersObjective(networks, head, 0.0, autograd=True).backward(*batch, generator)
+    assert by_hand.numpy() == pytest.approx(networks.weights.grad.numpy(), abs=1e-5)
+    held_out = together.held_out_loss(x, y, w)
+    assert held_out.numpy() == pytest.approx(
+        [float(head.nll(networks.one(k, x), y[:, k]).mean().detach()) for k in range(3)], rel=1e-5
+    )

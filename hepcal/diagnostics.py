@@ -87,8 +87,8 @@ def diagnose(
         for name, calibrator in calibrators.items():
             _require_inputs(name, calibrator, pairs)
             _warn_if_trained_on(name, calibrator, pairs)
-            jets = pairs.select(calibrator.card.features)
-            predictions[name] = calibrator.predict(jets.features, jets.reco)
+            table = pairs.select(calibrator.card.features)
+            predictions[name] = calibrator.predict(table.features, table.reco)
         if pt_edges is None:
             pt_edges = _edges([prediction.mean for prediction in predictions.values()], weight)
         for name, prediction in predictions.items():

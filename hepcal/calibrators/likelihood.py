@@ -74,7 +74,7 @@ class Likelihood(Ensemble):
 class LikelihoodCalibrator(Calibrator):
     """A trained likelihood calibration; ``pt_calib`` is the mean over networks of the inverted location."""
 
-    method = Likelihood
+    method: ClassVar[type[Likelihood]] = Likelihood
     sigmas = Likelihood.uncertainties
 
     def _prepare(self) -> None:

@@ -50,7 +50,7 @@ class LogResponse:
             mean, raw = outputs[:, :1], outputs[:, 1:]
             share = torch.ones_like(mean)
         else:
-            logits, mean, raw = outputs.split(components, dim=1)
+            logits, mean, raw = torch.split(outputs, components, dim=1)
             share = torch.softmax(logits, dim=1)
         return cls(share, location + scale * mean, scale * (softplus(raw) + SIGMA_FLOOR))
 

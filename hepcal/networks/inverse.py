@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -144,7 +145,7 @@ def read(response: LogResponse, reading: Reading, near: torch.Tensor | None = No
     return response.quantile(reading, near).double()
 
 
-def scouted(nodes: list[LogResponse], readings: list[Reading]) -> list[list[torch.Tensor]]:
+def scouted(nodes: list[LogResponse], readings: Sequence[Reading]) -> list[list[torch.Tensor]]:
     """What is read at each node, mean over the networks, float64 of shape (n,), for each reading."""
     probabilities = [reading for reading in readings if not isinstance(reading, str)]
     rows, networks = len(probabilities) * len(nodes), len(nodes[0].mean)

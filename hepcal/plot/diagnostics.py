@@ -14,7 +14,6 @@ else.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -211,6 +210,14 @@ def _single(prediction: Prediction, jet: int) -> Prediction:
     """The prediction of one jet, so that nothing is evaluated for the others."""
     components = prediction.components
     assert components is not None  # noqa: S101 - the caller has looked
-    columns = {field.name: getattr(prediction, field.name) for field in dataclasses.fields(prediction)}
-    chosen = {name: column[[jet]] for name, column in columns.items() if isinstance(column, np.ndarray)}
-    return dataclasses.replace(prediction, **chosen, components=lambda _: components(slice(jet, jet + 1)))
+
+    def of_jet(column: np.ndarray | None) -> np.ndarray | None:
+        return None if column is None else column[[jet]]
+
+    return Prediction(
+        mean=prediction.mean[[jet]],
+        sigma_stoch=of_jet(prediction.sigma_stoch),
+        sigma_pred=of_jet(prediction.sigma_pred),
+        in_range=prediction.in_range[[jet]],
+        components=lambda _: components(slice(jet, jet + 1)),
+    )

@@ -70,8 +70,11 @@ class AnsatzLayout:
 
     def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views of a flat vector (count,) by the names of :attr:`parts`."""
-        sizes = [part.count for part in self.parts.values()]
-        return dict(zip(self.parts, flat.split(sizes), strict=True))
+        found, start = {}, 0
+        for name, part in self.parts.items():
+            found[name] = flat[start : start + part.count]
+            start += part.count
+        return found
 
     def start(self, generator: torch.Generator) -> torch.Tensor:
         """Random hidden layers, all outputs zero.
@@ -189,10 +192,10 @@ class Pairing:
         position = 0.5 * (torch.arange(n) + 0.5) / n + 0.5 * (truth - truth[0]) / width
         counts = torch.bincount((cells * position).long().clamp_max(cells - 1), minlength=cells)
         columns = []
-        for events in order.split(counts[counts > 0].tolist()):
+        for events in torch.split(order, counts[counts > 0].tolist()):
             # Each event of the cell is used equally often, up to one.
-            rounds = [torch.randperm(len(events), generator=generator) for _ in range(-(-n // len(events)))]
-            columns.append(events[torch.cat(rounds)[:n]][torch.randperm(n, generator=generator)])
+            shuffled = events[torch.randperm(len(events), generator=generator)]
+            columns.append(shuffled[torch.randperm(n, generator=generator) % len(events)])
         return cls.of(torch.stack(columns).to(z.device), weight, counts[counts > 0].to(z.device))
 
     @classmethod
@@ -261,7 +264,7 @@ def dvr_loss_in_blocks(
     for part in parts:
         # The views of the flat vector lose their graph in each backward pass.
         networks = networks.renewed()
-        networks(x[part], truth[:, part]).backward(slope[:, part])
+        networks(x[part], truth[:, part]).backward(slope[:, part])  # type: ignore[no-untyped-call]
     return log_mean - (scaled * t[0]).sum()
 
 
@@ -331,7 +334,7 @@ def grid_maximum(networks: AnsatzNetworks, x: torch.Tensor, low: float, high: fl
     grid = torch.linspace(low, high, points, dtype=x.dtype, device=x.device)
     step = (high - low) / (points - 1)
     found = []
-    for part in x.split(max(1, PAIRS // points)):
+    for part in torch.split(x, max(1, PAIRS // points)):
         around = grid[networks(part, grid[:, None].expand(-1, len(part))).argmax(0)]
         fine = (around + torch.linspace(-step, step, points, dtype=x.dtype, device=x.device)[:, None]).clamp(low, high)
         found.append(fine.gather(0, networks(part, fine).argmax(0, keepdim=True))[0])

@@ -101,7 +101,7 @@ def inversion(x: np.ndarray, z: np.ndarray, weight: np.ndarray) -> tuple[Functio
     derivative = g.deriv()
 
     def inverse(x: np.ndarray) -> np.ndarray:
-        inside = np.interp(x, values, grid)
+        inside: np.ndarray = np.interp(x, values, grid)
         outside = np.where(x < values[0], (x - values[0]) / derivative(grid[0]), 0)
         return inside + np.where(x > values[-1], (x - values[-1]) / derivative(grid[-1]), outside)
 
@@ -167,10 +167,10 @@ def _fit(layout: DenseLayout, flat: torch.Tensor, x: torch.Tensor, target: torch
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         loss = (share * (layout.forward(moving, x)[:, 0] - target) ** 2).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     if torch.isfinite(moving).all():
         flat.copy_(moving.detach())
 
@@ -179,7 +179,7 @@ def _fit(layout: DenseLayout, flat: torch.Tensor, x: torch.Tensor, target: torch
 def _normaliser(networks: AnsatzNetworks, x: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
     """-ln of the mean of e^(T - A) over the truth spectrum, of mean zero over the events; shape (n,)."""
     found = []
-    for rows in x.split(1024):
+    for rows in torch.split(x, 1024):
         t = networks(rows, nodes[:, None].expand(-1, len(rows))) - networks.a(rows)
         found.append(-torch.logsumexp(t, 0))
     target = torch.cat(found)
@@ -191,4 +191,5 @@ def _nodes(z: np.ndarray, weight: np.ndarray) -> np.ndarray:
     order = np.argsort(z, kind="stable")
     positive = np.maximum(weight[order], 0)
     cumulative = np.cumsum(positive) - 0.5 * positive
-    return np.interp((np.arange(NODES) + 0.5) / NODES * positive.sum(), cumulative, z[order])
+    found: np.ndarray = np.interp((np.arange(NODES) + 0.5) / NODES * positive.sum(), cumulative, z[order])
+    return found

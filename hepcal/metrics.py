@@ -146,6 +146,7 @@ def _uncertainties(
     if level != "calib":
         return figures
     figures["in_range"] = mean("in_range")
+    figures |= {name: mean(name) for name in ("sigma_stoch", "sigma_pred") if terms[name]["value"].any()}
     if not terms["pull_squared"]["value"].any():
         return figures
     low, _, high = _central(hists[f"{quantity}_pull"], weighting, None, axis, total=total)
@@ -154,8 +155,6 @@ def _uncertainties(
         "pull_sd": np.sqrt(np.maximum(mean("pull_squared") - mean("pull") ** 2, 0)),
         "pull_half68": (high - low) / 2,
         "coverage_68": mean("covered_68"),
-        "sigma_stoch": mean("sigma_stoch"),
-        "sigma_pred": mean("sigma_pred") if terms["sigma_pred"]["value"].any() else empty,
     }
 
 

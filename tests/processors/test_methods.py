@@ -1,0 +1,68 @@
+"""Every method in the same processor: the histograms are filled, and say what the method promises."""
+
+from __future__ import annotations
+
+import pytest
+from hepcal.processors import DijetProcessor, Survey, SurveyProcessor
+
+import hepcal
+from hepcal import metrics, results
+from hepcal.demo import demo_fileset
+from hepcal.executors import open_executor
+from hepcal.running import run
+
+SUMMARY = hepcal.Ensemble(hidden=(16,), n=3, max_updates=300, schedule="cosine", batch=500, learning_rate=5e-3)
+QUICK = {"hidden": (16,), "n": 3, "max_updates": 300, "components": 3}
+METHODS = {
+    "inversion": hepcal.NumericalInversion(n=10),
+    "generalised_inversion": hepcal.GeneralisedInversion(hidden=(16,), max_updates=300),
+    "gaussian_ansatz": hepcal.GaussianAnsatz(hidden=(16,), epochs=1, iterations=5),
+    "likelihood": hepcal.Likelihood(**QUICK),
+    "likelihood given eta": hepcal.Likelihood(**QUICK, conditions=("eta",)),
+    "summary_likelihood": hepcal.SummaryLikelihood(**QUICK, summary=SUMMARY),
+    "transport": hepcal.OptimalTransport(),
+}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> hepcal.JetPairs:
+    return hepcal.JetPairs.from_fileset(demo_fileset("train"), show=False)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_dijet_processor_takes_every_method(name: str, pairs: hepcal.JetPairs) -> None:
+    method = METHODS[name]
+    data = {"data": 1.02 * pairs.reco} if method.needs_data else {}
+    calibrator = hepcal.train(pairs, method, seed=1, show=False, **data)
+    fileset = demo_fileset("test")
+    with open_executor("iterative") as executor:
+        surveyed = run(fileset, SurveyProcessor(), executor, show=False).output
+        survey = Survey.from_output(surveyed, fileset)
+        out = run(fileset, DijetProcessor(calibrator, survey), executor, show=False).output
+    figures = metrics.samples(out["hists"])["qcd"]
+    assert figures["pt"]["calib"]["inclusive"]["n_eff"][0] > 9_000
+    assert ("sigma_pred" in figures["pt"]["calib"]) == ("pt_calib_sigma_pred" in calibrator.columns)
+    # The dijet mass has a statistical error where there are replicas.
+    assert ("sigma_pred" in figures["mjj"]["calib"]) == bool(calibrator.replicas)
+    median = figures["pt"]["calib"]["inclusive"]["response_median"][0]
+    if calibrator.card.quantity == "median" and not method.needs_data:
+        assert median == pytest.approx(1, abs=0.01)
+        assert figures["pt"]["calib"]["inclusive"]["in_range"][0] > 0.9
+    assert 0.9 < median < 1.1
+    assert ("pt_calib is", f"the {calibrator.card.quantity}") in results.describe_card(calibrator)
+
+
+def test_notes_say_what_closes() -> None:
+    """A regression is warned of its prior; the others are told where to look."""
+    events = {"read": 1, "selected": 1, "simulated": 1, "skipped_files": [], "without_truth": [], "outside_density": 0}
+    for follows, quantity, text in (
+        (True, "mean", "proves nothing"),
+        (False, "median", "in bins of truth 'median' shows its closure"),
+        (False, "mean", "in bins of truth 'bias' shows its closure"),
+    ):
+        summary = {
+            "events": events,
+            "samples": {"qcd": {}},
+            "calibrator": {"method": "x", "quantity": quantity, "follows_prior": follows},
+        }
+        assert any(text in note for note in results.notes(summary))

@@ -300,6 +300,27 @@ def test_a_summary_comes_back_from_its_file(summary_calibrator: hepcal.Calibrato
         type(again)(card, again.tensors)
 
 
+def test_jets_far_from_the_training_are_flagged_though_their_summary_is_not(
+    summary_calibrator: hepcal.Calibrator,
+) -> None:
+    """Trained above 1 TeV, asked at half of that: the regression may answer with a value from its training."""
+    prediction = summary_calibrator.predict(np.zeros((3, 1)), np.array([500.0, 1300.0, 2_000.0]))
+    assert prediction.in_range.tolist() == [False, True, True]
+
+
+def test_jets_of_no_weight_are_no_support() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(500, 3000, 5_000)
+    weight = np.exp(-0.5 * ((truth - 2000) / 50) ** 2)
+    pairs = hepcal.JetPairs.from_arrays(
+        np.empty((5_000, 0)), [], reco=truth * rng.normal(0.95, 0.05, 5_000), truth=truth, weight=weight
+    )
+    found = hepcal.train(pairs, hepcal.Likelihood(**QUICK | {"max_updates": 100}), seed=1, show=False)
+    low, high = np.exp(found._support)
+    assert 1700 < low < 1850
+    assert 2150 < high < 2300
+
+
 def test_settings_of_a_summary_are_checked() -> None:
     assert SummaryLikelihood(n=3, summary={"method": "mse"}).summary == hepcal.MSE()
     dumped = SummaryLikelihood(**QUICK, summary=SUMMARY).model_dump(mode="json")

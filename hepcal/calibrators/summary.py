@@ -110,6 +110,14 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
         shared = {name: tensor for name, tensor in self.tensors.items() if name.startswith("input_")}
         self.summary = SUMMARIES[card.method](card, {**own, **shared}, str(self.device))
         self.block = min(self.block, self.summary.block)
+        self._reco_response = float(self._require("reco_response", (1,)))
+
+    def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
+        found = super()._evaluate(inputs, pt, replicas=replicas)
+        # A regression makes every jet look like those that it was trained on: only the p_T tells one from outside.
+        zeta = np.log(pt) - self._reco_response
+        found["pt_calib_in_range"] &= (zeta >= self._support[0]) & (zeta <= self._support[1])
+        return found
 
     def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:
         found = self.summary._evaluate(inputs, pt, replicas=bool(self.summary.replicas))

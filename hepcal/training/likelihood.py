@@ -25,6 +25,8 @@ __all__ = ["Forward", "learn", "learn_forward"]
 # Where the inversion is checked.
 GRID = 256
 CHECKED_JETS = 64
+# Jets with less than this share of the mean weight teach nothing, and are no support.
+NEGLIGIBLE = 1e-5
 # Conditions that explain more than this share of the variance of ln truth carry the truth.
 MOST_EXPLAINED = 0.05
 
@@ -107,7 +109,9 @@ def _support(
     """Range of ln truth of the training in which the median response rises with the truth, for all networks."""
     method = task.method
     assert isinstance(method, Likelihood)  # noqa: S101
-    low, high = float(fitted.log_truth.min()), float(fitted.log_truth.max())
+    weight = np.abs(unit_weights(fitted.pairs))
+    counted = fitted.log_truth[weight > NEGLIGIBLE * weight.mean()]
+    low, high = float(counted.min()), float(counted.max())
     grid = torch.linspace(low, high, GRID, dtype=torch.float64)
     # With conditions: for the conditions of some jets.
     jets = torch.linspace(0, len(x) - 1, CHECKED_JETS if x.shape[1] > 1 else 1).long()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.summary import PART, SMALLEST, SUMMARIES, SummaryLikelihood
 from hepcal.pairs import JetPairs
+from hepcal.scores import weighted_quantiles
 from hepcal.training import regression
 from hepcal.training.learned import Learned, Task, card_of, source_of
 from hepcal.training.likelihood import Forward, learn_forward
@@ -32,6 +34,8 @@ def learn(task: Task) -> Learned:
         replace(task, fitted=second), *(Forward(pairs, _measured(summary, pairs)) for pairs in (second, task.judges))
     )
     tensors = found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
+    response = np.log(second.reco.astype(np.float64) / second.truth)
+    tensors["reco_response"] = torch.tensor(weighted_quantiles(response, second.weight, (0.5,)), dtype=torch.float32)
     figures = found.figures | {f"{PART}_{name}": value for name, value in learned.figures.items()}
     converged = found.converged and learned.converged
     return replace(found, tensors=tensors, figures=figures, converged=converged, parts={PART: card})

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,29 @@ class Checkpoint:
     Attributes:
         path: The file (safetensors; loading it never executes code).
         training: What identifies the training: hash of the table, settings, seed, versions.
+        stage: Of a training of several networks one after the other, which keep their states side by side in the file.
     """
 
     path: Path
     training: Mapping[str, Any]
+    stage: str = ""
+
+    def at(self, stage: str) -> Checkpoint:
+        """The checkpoint of one stage of the training, in the same file."""
+        return replace(self, stage=stage)
 
     def save(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None:
-        """Replace the checkpoint, in one step.
+        """Replace the checkpoint, in one step; other stages stay as they are.
 
         Args:
             tensors: Parameters, optimiser, random numbers.
             numbers: The rest, as JSON types.
         """
-        text = json.dumps({"training": dict(self.training), "numbers": dict(numbers)})
-        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        kept = (self._read() if self.stage else None) or ({}, {})
+        content, everything = ({k: v for k, v in part.items() if not k.startswith(self._prefix)} for part in kept)
+        content |= {self._prefix + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        everything |= {self._prefix + name: value for name, value in numbers.items()}
+        text = json.dumps({"training": dict(self.training), "numbers": everything})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
         os.close(handle)
@@ -53,11 +62,25 @@ class Checkpoint:
             raise
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Tensors and numbers to go on from, or None if there is no checkpoint yet.
+        """Tensors and numbers to go on from, or None if there is no checkpoint, or none of this stage, yet.
 
         Raises:
             TrainingError: The file is not a checkpoint, or that of another training.
         """
+        found = self._read()
+        if found is None:
+            return None
+        tensors, numbers = (
+            {k.removeprefix(self._prefix): v for k, v in part.items() if k.startswith(self._prefix)} for part in found
+        )
+        return (tensors, numbers) if numbers else None
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.stage}/" if self.stage else ""
+
+    def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Tensors and numbers of all stages; None without a file."""
         if not self.path.exists():
             return None
         try:

@@ -118,11 +118,21 @@ def train(
 ) -> None:
     """Train a calibrator and save it as one file.
 
+    Regressions of the truth, which follow the truth spectrum of the training:
+
     - bnn: Bayesian network, the default
     - ensemble: networks on bootstrap samples, recommended for statistical errors
     - heteroscedastic: one network that predicts a width, too
     - dropout: one network under random masks
     - mse: one network with squared error, no uncertainties
+
+    Calibrations that do not depend on the truth spectrum:
+
+    - inversion: the mean of reco p_T at fixed truth, inverted; p_T only
+    - generalised_inversion: the same at fixed features
+    - gaussian_ansatz: maximum likelihood, with all features
+    - likelihood: the density of reco p_T at fixed truth, inverted; p_T only, or with conditions
+    - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
     from hepcal.config import TrainingConfig
     from hepcal.executors import open_executor
@@ -139,9 +149,10 @@ def train(
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
             table = JetPairs.from_fileset(checked, settings.features, executor=opened, allow_skipped=allow_skipped)
     _print_pairs(table)
-    calibrator = fit(table, settings.build(), seed=seed, device=device, checkpoint=checkpoint)
+    chosen = settings.build()
+    calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
     calibrator.save(output)
-    if checkpoint:
+    if checkpoint and chosen.resumes:
         checkpoint.unlink(missing_ok=True)
     _print_card(calibrator)
     typer.echo(f"Calibrator in {output}")
@@ -200,6 +211,7 @@ def diagnose(
     """Test the uncertainties of calibrators on other jets: coverage, pulls, scores, widths, with plots."""
     from hepcal import diagnostics
     from hepcal.calibrators.base import Calibrator
+    from hepcal.calibrators.card import joint_features
     from hepcal.errors import CalibratorFileError
     from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
@@ -213,7 +225,7 @@ def diagnose(
     if source.is_dir():
         table = JetPairs.open(source)
     else:
-        features = next(iter(loaded.values())).card.features
+        features = joint_features({name: found.card for name, found in loaded.items()})
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
             table = JetPairs.from_fileset(load_fileset(source), features, executor=opened)
     found = diagnostics.diagnose(loaded, table)

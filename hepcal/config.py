@@ -37,7 +37,7 @@ class TrainingConfig(BaseModel):
         """From a YAML file, or the defaults of a method without one.
 
         Raises:
-            TrainingError: The file cannot be read, or holds an unknown key or method.
+            TrainingError: The file cannot be read, holds an unknown key or method, or one that needs data, too.
         """
         if path is None:
             return cls(method=method or "bnn")
@@ -47,7 +47,13 @@ class TrainingConfig(BaseModel):
         except (OSError, yaml.YAMLError, ValidationError, TypeError) as error:
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
         if config.method not in METHODS:
-            raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(METHODS)}")
+            offered = (name for name, known in METHODS.items() if not known.needs_data)
+            raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(offered)}")
+        if METHODS[config.method].needs_data:
+            raise TrainingError(
+                f"{path}: the method {config.method!r} maps simulation to data, which a configuration cannot name: "
+                "train it in Python with hepcal.train(pairs, method, data=pt)"
+            )
         if method and config.method != method:
             raise TrainingError(f"{path} asks for the method {config.method!r}, the command line for {method!r}")
         return config
@@ -58,11 +64,12 @@ class TrainingConfig(BaseModel):
         Raises:
             TrainingError: They differ.
         """
-        wanted = self.features
-        if wanted and (wanted.inputs not in ((), table.spec.inputs) or wanted.pt not in (None, table.spec.pt)):
+        wanted, found = self.features, table.spec
+        if wanted and (wanted.inputs not in ((), found.inputs) or wanted.pt not in (None, found.pt)):
             raise TrainingError(
-                f"the configuration asks for the features {', '.join(wanted.names)}, but the table was made with "
-                f"{', '.join(table.spec.names)}: leave them out, or make the table anew from the fileset"
+                f"the configuration asks for the features {', '.join(wanted.names) or 'none'} "
+                f"(p_T: {wanted.pt or 'any'}), but the table was made with {', '.join(found.names) or 'none'} "
+                f"(p_T: {found.pt}): leave them out, or make the table anew from the fileset"
             )
 
     def build(self) -> Method:

@@ -117,8 +117,8 @@ def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
     wanted, found = calibrator.card.features, pairs.spec
     if not set(wanted.names) <= set(found.names) or wanted.pt != found.pt:
         raise TrainingError(
-            f"{name} was trained on the inputs {', '.join(wanted.names)} (p_T: {wanted.pt}), but the table holds "
-            f"{', '.join(found.names)} (p_T: {found.pt})"
+            f"{name} was trained on the inputs {', '.join(wanted.names) or 'none'} (p_T: {wanted.pt}), "
+            f"but the table holds {', '.join(found.names) or 'none'} (p_T: {found.pt})"
         )
 
 

@@ -61,7 +61,7 @@ class JetPairs:
     def __repr__(self) -> str:
         return (
             f"<JetPairs: {len(self)} jets of {len(np.unique(self.event))} events, n_eff {self.n_eff:.0f}, "
-            f"inputs ln(pt), {', '.join(self.spec.names)}>"
+            f"inputs {', '.join(('ln(pt)', *self.spec.names))}>"
         )
 
     @property
@@ -194,7 +194,7 @@ class JetPairs:
         if self.features.shape != (n, len(self.spec.inputs)):
             raise PairsError(
                 f"features have the shape {self.features.shape}; expected ({n}, {len(self.spec.inputs)}): "
-                f"{n} jets and the inputs {', '.join(self.spec.names)}"
+                f"{n} jets and the inputs {', '.join(self.spec.names) or 'none'}"
             )
         for name in ("truth", "weight", "event"):
             if getattr(self, name).shape != (n,):

@@ -66,9 +66,9 @@ class Flat:
 
     @property
     def name(self) -> str:
-        """``flat``, with its limits."""
+        """``flat``, with its limits and the convention if it is not the default."""
         limits = [f"{sign} {end:g} GeV" for sign, end in ((">", self.low), ("<", self.high)) if end is not None]
-        return " ".join(["flat", *limits])
+        return " ".join(["flat", *limits, *(["(unweighted)"] if self.convention == "unweighted" else [])])
 
     def __call__(self, pairs: JetPairs) -> JetPairs:
         """The jets with weights over their density, the mean weight kept.
@@ -138,7 +138,11 @@ def spectra(pairs: JetPairs, kinds: Sequence[Spectrum]) -> dict[str, JetPairs]:
 
     Raises:
         PairsError: No jet is left, or there are too few for a density.
+        ValueError: Two spectra have the same name.
     """
+    names = [kind.name for kind in kinds]
+    if again := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"spectra need different names; more than one is called {', '.join(map(repr, again))}")
     return {kind.name: kind(pairs) for kind in kinds}
 
 
@@ -216,14 +220,18 @@ class PriorDependence:
 
     @property
     def largest_sample(self) -> float:
-        """Shift of the sample mean of largest size, with its sign: the prior dependence as one number."""
-        return max((shift.sample for shift in self.shifts.values()), key=abs)
+        """Shift of the sample mean of largest size, with its sign: the prior dependence as one number.
+
+        Trainings that have no jet to compare count for nothing; NaN if none has any.
+        """
+        known = (shift.sample for shift in self.shifts.values() if not np.isnan(shift.sample))
+        return max(known, key=abs, default=NAN)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; None for NaN."""
         return {
             "reference": self.reference,
-            "largest_sample": self.largest_sample,
+            "largest_sample": plain(self.largest_sample),
             "shifts": {name: shift.as_dict() for name, shift in self.shifts.items()},
         }
 

@@ -221,6 +221,11 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
 
 def _what_closes(calibrator: Mapping[str, Any]) -> str:
     """What the declared quantity and the prior mean for the tables."""
+    if calibrator.get("needs_data", False):
+        return (
+            "pt_calib moves simulation to data; no closure in truth is promised, and another truth spectrum would give "
+            "another map."
+        )
     if calibrator.get("follows_prior", True):
         return (
             "sum(calib)/sum(truth) is close to one by construction for a regression of the truth and proves nothing; "
@@ -228,8 +233,9 @@ def _what_closes(calibrator: Mapping[str, Any]) -> str:
         )
     column = {"mean": "'bias'", "median": "'median'"}.get(calibrator["quantity"], "neither 'bias' nor 'median'")
     return (
-        f"pt_calib is the {calibrator['quantity']} of its method and does not depend on the training spectrum: in bins "
-        f"of truth {column} shows its closure. On a skewed response no calibration closes in mean and median at once."
+        f"pt_calib is the {calibrator['quantity']} of its method and does not depend on the training spectrum inside "
+        f"its support: in bins of truth {column} shows its closure. On a skewed response no calibration closes in mean "
+        "and median at once."
     )
 
 
@@ -254,6 +260,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         *((name.replace("_", " "), f"{value:.4g}") for name, value in card.figures.items()),
         ("trained with", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
         ("training table", card.source.sha256),
+        *([("data", card.source.data_sha256)] if card.source.data_sha256 else []),
         ("sha256", calibrator.sha256),
     ]
 

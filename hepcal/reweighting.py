@@ -28,6 +28,7 @@ __all__ = [
     "TruthDensity",
     "dataset_factors",
     "flattening_weights",
+    "longest_run",
     "n_eff",
     "resonance_weights",
 ]
@@ -80,7 +81,7 @@ class MassDensity(BaseModel):
         """
         content = np.asarray(masses.values(), dtype=np.float64)
         smooth = gaussian_filter1d(content, SMOOTHING_BINS, mode="constant")
-        first, last = _longest_run(smooth > 0)
+        first, last = longest_run(smooth > 0)
         if last - first < 2 or content.sum() ** 2 < MIN_N_EFF * np.sum(masses.variances()):
             return None
         smooth = smooth[first:last]
@@ -237,7 +238,7 @@ class TruthDensity(BaseModel):
             edges = np.geomspace(low, high, max(2, round(np.log(high / low) / np.log(BIN_RATIO))) + 1)
         edges = np.asarray(edges, dtype=np.float64)
         content, squares = (np.histogram(truth, edges, weights=weight**power)[0] for power in (1, 2))
-        first, last = _longest_run((content > 0) & (content**2 >= MIN_BIN_N_EFF * squares))
+        first, last = longest_run((content > 0) & (content**2 >= MIN_BIN_N_EFF * squares))
         if last - first < 2:
             raise ValueError(f"fewer than two neighbouring bins have n_eff of {MIN_BIN_N_EFF}: too few for a density")
         edges, content = edges[first : last + 1], content[first:last]
@@ -333,12 +334,13 @@ def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, floa
 
 
 def n_eff(weight: np.ndarray) -> float:
-    """Effective number of entries, (sum w)² / sum w²; zero for none."""
-    squares = float(np.sum(np.square(weight)))
-    return float(np.sum(weight)) ** 2 / squares if squares else 0.0
+    """Effective number of entries, (sum w)² / sum w² in float64; zero for none."""
+    squares = float(np.sum(np.square(weight, dtype=np.float64)))
+    return float(np.sum(weight, dtype=np.float64)) ** 2 / squares if squares else 0.0
 
 
-def _longest_run(flags: Sequence[bool] | np.ndarray) -> tuple[int, int]:
+def longest_run(flags: Sequence[bool] | np.ndarray) -> tuple[int, int]:
+    """First and one-past-last position of the longest run of true flags (the first of equals); (0, 0) if none."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, dtype=np.int8), [0]])))
     if not len(edges):
         return 0, 0

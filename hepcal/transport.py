@@ -2,7 +2,7 @@
 
 This is the map of a *data-based* calibration (arXiv:2205.05084, Eq. 17): h(x) = F_data^-1(F_sim(x)) makes the
 distribution of simulated x that of the data. It needs no truth, and it depends on the truth spectrum (Eq. 18): on
-another spectrum it is biased. :func:`prior_shift` and :func:`predicted_bias` say by how much; neither removes it.
+another spectrum it is biased. :func:`map_shift` and :func:`predicted_bias` say by how much; neither removes it.
 
 A simulated event is moved, x to h(x), and keeps its weight: the Jacobian belongs to the density, not to the event.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from hepcal.errors import HepcalError
 
-__all__ = ["CumulativeDistribution", "QuantileMap", "TransportError", "predicted_bias", "prior_shift"]
+__all__ = ["CumulativeDistribution", "QuantileMap", "TransportError", "predicted_bias", "map_shift"]
 
 # The local slope of the quantile function is taken over windows in logit(q), where tails are nearly straight lines.
 GRID = 401
@@ -217,7 +217,7 @@ class QuantileMap:
         return x, self.data.quantile(q[first])
 
 
-def prior_shift(one: QuantileMap, other: QuantileMap, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def map_shift(one: QuantileMap, other: QuantileMap, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Difference one(x) - other(x) of the maps of two truth spectra, and its statistical error.
 
     The diagnostic of a data-based calibration: no prior-independent one is known (arXiv:2205.05084, Sec. II.E). Errors

@@ -130,6 +130,7 @@ def _summary(
             "method": calibrator.card.method,
             "quantity": calibrator.card.quantity,
             "follows_prior": calibrator.method.follows_prior,
+            "needs_data": calibrator.method.needs_data,
             "sha256": calibrator.sha256,
         },
         extra={

@@ -14,7 +14,9 @@ from safetensors.torch import save
 
 import hepcal
 from hepcal.calibrators import cache, files
-from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
+from hepcal.calibrators.card import joint_features
+from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError, TrainingError
+from hepcal.features import Features
 from hepcal.networks.inference import BLOCK
 
 
@@ -171,6 +173,48 @@ def test_predict_refuses_what_does_not_fit(small_calibrator, jets):
     assert len(small_calibrator.predict(features[:0], reco[:0])) == 0
 
 
+def test_a_calibrator_without_inputs_says_none():
+    values = np.linspace(100, 200, 100)
+    pairs = hepcal.JetPairs.from_arrays(np.empty((100, 0)), [], reco=values, truth=values)
+    calibrator = hepcal.train(pairs, hepcal.OptimalTransport(), data=values, show=False)
+    with pytest.raises(ValueError, match=r"shape \(n, 0\) for none and reco"):
+        calibrator.predict(np.ones((3, 1)), np.ones(3))
+
+
+def card_with(calibrator, *inputs, pt="pt"):
+    return calibrator.card.model_copy(update={"features": Features(inputs=inputs, pt=pt)})
+
+
+def test_joint_features_keep_the_order_of_every_calibrator(small_calibrator):
+    cards = {
+        "one": card_with(small_calibrator),
+        "two": card_with(small_calibrator, "mass", "area"),
+        "three": card_with(small_calibrator, "eta", "mass"),
+    }
+    joint = joint_features(cards)
+    assert joint.pt == "pt"
+    assert joint.names == ("eta", "mass", "area")
+    assert all(joint.selected(card.features.names) == card.features for card in cards.values())
+    assert joint_features({"one": cards["one"]}) == Features(pt="pt")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"inputs": ("eta", "mass"), "pt": "raw"}, "a from 'pt', b from 'raw'"),
+        ({"inputs": ("mass", "eta")}, "a: eta, mass; b: mass, eta"),
+        ({"inputs": ({"name": "eta", "transform": "abs"},)}, "'eta' with the transform 'identity', .* 'abs'"),
+    ],
+)
+def test_inputs_that_no_table_can_serve_are_refused(small_calibrator, other, message):
+    cards = {
+        "a": card_with(small_calibrator, "eta", "mass"),
+        "b": card_with(small_calibrator, *other["inputs"], pt=other.get("pt", "pt")),
+    }
+    with pytest.raises(TrainingError, match=message):
+        joint_features(cards)
+
+
 def test_units_change_every_sigma_by_exactly_the_factor(small_calibrator, jets):
     """y is dimensionless: p_T in TeV only shifts ln p_T, which the standardisation of a new training removes."""
     features, reco = jets
@@ -243,9 +287,19 @@ def test_moments_are_refused_where_there_are_none():
         rng.normal(size=(100, 1)), ["x"], reco=rng.uniform(100, 200, 100), truth=rng.uniform(100, 200, 100)
     )
     quick = {"hidden": (4,), "max_updates": 10, "patience": 10}
-    for method in (hepcal.BNN(**quick, head="tails", draws=2), hepcal.Ensemble(**quick, n=2)):
+    methods = (
+        hepcal.BNN(**quick, head="tails", draws=2),
+        hepcal.Ensemble(**quick, n=2),
+        hepcal.MSE(**quick),
+        hepcal.NumericalInversion(n=3, form="polynomial", degree=1),
+        hepcal.OptimalTransport(),
+    )
+    for method in methods:
+        data = {"data": pairs.truth} if method.needs_data else {}
+        calibrator = hepcal.train(pairs, method, show=False, **data)
         with pytest.raises(HepcalError, match="a Bayesian network with a Gaussian likelihood: use draws"):
-            hepcal.train(pairs, method, show=False).with_inference("moments")
+            calibrator.with_inference("moments")
+        assert calibrator.with_inference("draws").sha256 == calibrator.sha256
 
 
 def test_files_of_another_version_are_refused(small_calibrator, tmp_path):

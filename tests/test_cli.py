@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -158,6 +159,50 @@ def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_several_calibrators_are_diagnosed_on_all_their_inputs(trained):
+    """The first has fewer inputs than the second, and they come in another place."""
+    for name, inputs in (("first", ["mass"]), ("second", ["eta", "mass"])):
+        settings = {"hidden": [4], "max_updates": 20, "patience": 20}
+        config = {"method": "mse", "settings": settings, "features": {"inputs": inputs}}
+        (trained / f"{name}.yaml").write_text(json.dumps(config))
+        made = ("train", "train.json", "--config", f"{name}.yaml", "--executor", "iterative", "-o", f"{name}.st")
+        assert hepcal_command(trained, *made).returncode == 0
+    chosen = ("--calibrator", "first.st", "--calibrator", "second.st")
+    done = hepcal_command(trained, "diagnose", "test.json", *chosen, "--executor", "iterative", "-o", "both")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((trained / "both" / "diagnostics.json").read_text())["diagnoses"]) == {"first", "second"}
+
+
+def test_a_finished_training_leaves_no_checkpoint(trained):
+    settings = {"hidden": [8], "max_updates": 300, "batch": 500}
+    (trained / "gni.yaml").write_text(json.dumps({"method": "generalised_inversion", "settings": settings}))
+    (trained / "states").mkdir()
+    arguments = ("train", "pairs", "--config", "gni.yaml", "--checkpoint", "states/gni", "--output", "gni.safetensors")
+    if not (trained / "pairs").is_dir():
+        hepcal_command(trained, "pairs", "train.json", "--executor", "iterative")
+    # Another seed is another training: a rest of the first would be refused.
+    for seed in ("1", "2"):
+        done = hepcal_command(trained, *arguments, "--seed", seed)
+        assert done.returncode == 0, done.stderr
+        assert list((trained / "states").iterdir()) == []
+
+
+def test_a_file_that_no_checkpoint_was_written_to_is_kept(trained):
+    (trained / "mine").write_text("mine")
+    (trained / "one.yaml").write_text(json.dumps({"settings": {"n": 3}}))
+    arguments = ("train", "train.json", "--executor", "iterative", "--method", "inversion", "--config", "one.yaml")
+    done = hepcal_command(trained, *arguments, "--checkpoint", "mine", "--output", "one.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "writes no checkpoint: mine is not used" in done.stderr
+    assert (trained / "mine").read_text() == "mine"
+
+
+def test_the_help_of_train_names_every_method():
+    text = CliRunner().invoke(cli.app, ["train", "--help"], env={"TERM": "dumb", "COLUMNS": "150"}).stdout
+    for method in cli.MethodChoice:
+        assert re.search(rf"[•-] +{method.value}:", text), method
 
 
 def test_help_names_every_command():

@@ -40,6 +40,8 @@ def test_the_example_configs_are_those_that_the_documentation_names() -> None:
     assert {path.stem for path in CONFIGS} >= {
         "bnn",
         "ensemble",
+        "gaussian_ansatz",
+        "generalised_inversion",
         "inversion",
         "likelihood",
         "mse",
@@ -49,7 +51,14 @@ def test_the_example_configs_are_those_that_the_documentation_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("bnn", hepcal.BNN), ("mse", hepcal.MSE), ("inversion", hepcal.NumericalInversion)]
+    ("name", "method"),
+    [
+        ("bnn", hepcal.BNN),
+        ("mse", hepcal.MSE),
+        ("inversion", hepcal.NumericalInversion),
+        ("generalised_inversion", hepcal.GeneralisedInversion),
+        ("gaussian_ansatz", hepcal.GaussianAnsatz),
+    ],
 )
 def test_example_configs_show_all_settings_with_their_defaults(name: str, method: type[Method]) -> None:
     config = TrainingConfig.read(ANALYSIS / "configs" / f"{name}.yaml")
@@ -107,6 +116,15 @@ def test_unknown_keys_and_malformed_files_are_refused_by_name(tmp_path: Path, te
     with pytest.raises(TrainingError, match=culprit) as caught:
         TrainingConfig.read(path, "bnn")
     assert str(path) in str(caught.value)
+
+
+def test_a_method_that_needs_data_is_sent_to_python(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"'transport' maps simulation to data.* train it in Python") as caught:
+        TrainingConfig.read(write(tmp_path, "method: transport\n"))
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(TrainingError, match="unknown method 'forest'") as caught:
+        TrainingConfig.read(write(tmp_path, "method: forest\n"))
+    assert "transport" not in str(caught.value)
 
 
 def test_a_missing_config_is_refused_by_name(tmp_path: Path) -> None:
@@ -170,3 +188,11 @@ def test_features_that_a_saved_table_lacks_are_refused(tmp_path: Path) -> None:
     TrainingConfig.read(write(tmp_path, "features: {inputs: [eta]}\n")).require(table)
     with pytest.raises(TrainingError, match="asks for the features mass"):
         TrainingConfig.read(write(tmp_path, "features: {inputs: [mass]}\n")).require(table)
+
+
+def test_a_table_without_inputs_is_named_so(tmp_path: Path) -> None:
+    table = hepcal.JetPairs.from_arrays(np.ones((3, 0)), [], reco=np.ones(3), truth=np.ones(3))
+    with pytest.raises(TrainingError, match=r"asks for the features eta .* made with none \(p_T: pt\)"):
+        TrainingConfig.read(write(tmp_path, "features: {inputs: [eta]}\n")).require(table)
+    with pytest.raises(TrainingError, match=r"asks for the features none \(p_T: raw\)"):
+        TrainingConfig.read(write(tmp_path, "features: {pt: raw}\n")).require(table)

@@ -4,9 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 import hepcal
 from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.objectives import MembersObjective
 from hepcal.errors import CalibratorFileError, TrainingError
 
 QUICK = {"hidden": (24, 24), "max_updates": 600}
@@ -150,17 +152,36 @@ def test_a_saved_calibrator_gives_the_same_bits(trained, tmp_path):
         np.testing.assert_array_equal(getattr(first, name)[order], getattr(again, name))
 
 
-def test_an_interrupted_training_ends_the_same(tmp_path):
+@pytest.mark.parametrize("updates", [10, 55, 115], ids=["forward", "inverse", "spread"])
+def test_an_interrupted_training_ends_the_same_and_leaves_one_file(tmp_path, monkeypatch, updates):
     pairs = table(falling(2_000, 1), 2)
     method = hepcal.GeneralisedInversion(hidden=(8,), max_updates=40, patience=80)
     whole = hepcal.train(pairs, method, seed=1, show=False)
-    first = hepcal.train(pairs, method, seed=1, show=False, checkpoint=tmp_path / "state")
-    # As if it had been stopped after the first network.
-    (tmp_path / "state-inverse").unlink()
-    (tmp_path / "state-spread").unlink()
-    again = hepcal.train(pairs, method, seed=1, show=False, checkpoint=tmp_path / "state")
-    assert whole.sha256 == first.sha256 == again.sha256
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "state-inverse", "state-spread"]
+    original, made = MembersObjective.backward, []
+
+    def interrupted(self, *arguments):
+        if len(made) == updates:
+            raise KeyboardInterrupt
+        made.append(self)
+        original(self, *arguments)
+
+    monkeypatch.setattr(MembersObjective, "backward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hepcal.train(pairs, method, seed=1, show=False, checkpoint=tmp_path / "state")
+    # Networks that are finished are not trained again: looks, and so checkpoints, are ten updates apart.
+    repeated = []
+    monkeypatch.setattr(MembersObjective, "backward", lambda *a: (repeated.append(1), original(*a)))
+    resumed = hepcal.train(pairs, method, seed=1, show=False, checkpoint=tmp_path / "state")
+    assert len(repeated) == 3 * 40 - updates // 10 * 10
+    assert resumed.sha256 == whole.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    # A finished one gives the same at once, and deleted it blocks nothing.
+    monkeypatch.setattr(MembersObjective, "backward", None)
+    assert hepcal.train(pairs, method, seed=1, show=False, checkpoint=tmp_path / "state").sha256 == whole.sha256
+    monkeypatch.setattr(MembersObjective, "backward", original)
+    (tmp_path / "state").unlink()
+    other = hepcal.train(pairs, method, seed=2, show=False, checkpoint=tmp_path / "state")
+    assert other.sha256 != whole.sha256
 
 
 def test_a_response_that_falls_is_refused():
@@ -172,8 +193,22 @@ def test_a_response_that_falls_is_refused():
         hepcal.train(pairs, hepcal.GeneralisedInversion(**QUICK), seed=1, show=False)
 
 
-def test_a_damaged_calibrator_is_refused(trained):
-    with pytest.raises(CalibratorFileError, match="truth_range"):
-        type(trained)(trained.card, {**trained.tensors, "truth_range": -trained.tensors["truth_range"]})
-    with pytest.raises(CalibratorFileError, match="spread"):
-        type(trained)(trained.card, {**trained.tensors, "spread": trained.tensors["draws"]})
+@pytest.mark.parametrize(
+    ("name", "damaged", "message"),
+    [
+        ("truth_range", torch.negative, "'truth_range' holds values that are not positive"),
+        ("truth_range", lambda ends: ends.flip(0), "the truth range of the training is empty"),
+        ("spread", lambda weights: weights[:, 1:], "'spread' is"),
+        ("spread_scale", torch.negative, "the scale of the resolution is not positive"),
+        ("spread_scale", torch.zeros_like, "the scale of the resolution is not positive"),
+    ],
+)
+def test_a_damaged_calibrator_is_refused(trained, name, damaged, message):
+    with pytest.raises(CalibratorFileError, match=message):
+        type(trained)(trained.card, {**trained.tensors, name: damaged(trained.tensors[name])})
+
+
+def test_it_is_no_regression_of_the_truth(trained):
+    method = hepcal.GeneralisedInversion
+    assert (method.follows_prior, method.can_collapse) == (False, False)
+    assert "collapsed" not in trained.card.figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hepcal.networks.forward import ForwardDensity, LogResponse
 from hepcal.networks.heads import MixtureHead
 from hepcal.networks.inverse import ConditionalInverse, TabulatedInverse
 from hepcal.networks.members import Members
+from hepcal.training.likelihood import slopes
 
 QUICK = {"hidden": (16, 16), "n": 3, "max_updates": 500, "components": 3}
 SUMMARY = hepcal.Ensemble(hidden=(16, 16), n=3, max_updates=500, schedule="cosine", batch=500, learning_rate=5e-3)
@@ -66,9 +68,9 @@ def density_of(inputs: int, seed: int, networks: int = 5, slope: float = 0.2) ->
 
 def bisected(density: ForwardDensity, log_x: torch.Tensor, conditions: torch.Tensor, p: float) -> torch.Tensor:
     """F(x | z) = p by plain bisection in ln z."""
-    low = log_x.expand(density.count, -1) - 1.5
-    high = log_x.expand(density.count, -1) + 1.5
-    for _ in range(60):
+    low = log_x.expand(density.count, -1) - 0.8
+    high = log_x.expand(density.count, -1) + 0.8
+    for _ in range(30):
         middle = 0.5 * (low + high)
         below = torch.stack([density(row, conditions).cdf((log_x - row).float())[k] for k, row in enumerate(middle)])
         # A larger truth makes the measured value more of a downward fluctuation.
@@ -79,13 +81,13 @@ def bisected(density: ForwardDensity, log_x: torch.Tensor, conditions: torch.Ten
 @pytest.mark.parametrize("p", [0.1586553, 0.5, 0.8413447])
 def test_both_inverses_find_what_bisection_finds(p: float) -> None:
     """Inside the support; at its ends the slope jumps, where one Newton step cannot know on which side it ends."""
-    log_x = torch.linspace(6.4, 7.9, 1024, dtype=torch.float64)[None]
-    none = torch.empty((0, 1024))
+    log_x = torch.linspace(6.4, 7.9, 256, dtype=torch.float64)[None]
+    none = torch.empty((0, 256))
     for seed in (1, 2):
         alone, with_condition = density_of(1, seed), density_of(2, seed)
         expected = bisected(alone, log_x, none, p)
         assert TabulatedInverse(alone)(log_x, none, p)[0].numpy() == pytest.approx(expected.numpy(), abs=2e-5)
-        conditions = torch.randn((1, 1024), generator=torch.Generator().manual_seed(seed))
+        conditions = torch.randn((1, 256), generator=torch.Generator().manual_seed(seed))
         for density, given in ((alone, none), (with_condition, conditions)):
             expected = bisected(density, log_x, given, p)
             found = ConditionalInverse(density)(log_x, given, p)[0]
@@ -116,6 +118,9 @@ def test_readings_of_a_constant_response_are_those_of_its_closed_form(inverse: t
     assert mean == pytest.approx(expected - sigma**2 / 2, abs=1e-6)
     assert upper == pytest.approx(expected - sigma * norm.ppf(0.84), abs=1e-5)
     assert mode == pytest.approx(expected, abs=1e-4)
+    # However far away: a straight line.
+    far = torch.linspace(-15, 25, 1024, dtype=torch.float64)[None]
+    assert solve(far, none, 0.5)[0].numpy() == pytest.approx(far.numpy().repeat(2, axis=0) - mu, abs=1e-6)
 
 
 def toy_pairs(n: int, seed: int, spectrum: str = "falling") -> hepcal.JetPairs:
@@ -204,7 +209,7 @@ def test_a_jet_gets_the_same_bits_in_any_company(conditions: tuple[str, ...]) ->
 def test_a_trained_inversion_with_conditions_is_that_of_bisection() -> None:
     method = hepcal.Likelihood(**QUICK, conditions=("shape",))
     found = hepcal.train(featured_pairs(20_000, 1), method, seed=1, show=False)
-    test = featured_pairs(1_024, 2)
+    test = featured_pairs(500, 2)
     values = found.predict(test.features, test.reco).replicas()
     inputs = found.inputs(torch.from_numpy(np.concatenate([test.reco[None], test.features.T])))
     log_x = torch.from_numpy(np.log(test.reco.astype(np.float64)))[None]
@@ -317,8 +322,63 @@ def test_jets_of_no_weight_are_no_support() -> None:
     )
     found = hepcal.train(pairs, hepcal.Likelihood(**QUICK | {"max_updates": 100}), seed=1, show=False)
     low, high = np.exp(found._support)
-    assert 1700 < low < 1850
-    assert 2150 < high < 2300
+    # A weight of 1e-5 of the mean is 5.4 widths from the peak here; the table reaches 30 and 20 widths.
+    assert 2000 - 5.5 * 50 < low < 2000 - 50
+    assert 2000 + 50 < high < 2000 + 5.5 * 50
+
+
+def test_a_weak_but_rising_response_keeps_its_support() -> None:
+    """x goes as the root of z: slope 1/2, above the 0.4 below which jets are flagged."""
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(600, 3000, 20_000)
+    reco = 30 * np.sqrt(truth) * rng.normal(1, 0.1, 20_000)
+    pairs = hepcal.JetPairs.from_arrays(np.empty((20_000, 0)), [], reco=reco, truth=truth)
+    found = hepcal.train(pairs, hepcal.Likelihood(**QUICK), seed=1, show=False)
+    low, high = np.exp(found._support)
+    assert low < 650
+    assert high > 2800
+
+
+def test_slopes_are_taken_across_a_resolution() -> None:
+    grid = torch.linspace(0, 1, 101, dtype=torch.float64)
+    values = torch.stack([2 * grid, grid + 0.02 * torch.sin(200 * grid)])
+    found = slopes(grid, values, 0.2)
+    assert found[0].numpy() == pytest.approx(2)
+    assert found[1].numpy() == pytest.approx(1, abs=0.21)
+    assert float(slopes(grid, values, 1e-3)[1].min()) < 0
+
+
+@pytest.mark.parametrize("stop", [150, 600])
+def test_a_summary_training_goes_on_from_its_checkpoint(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted in the summary, and in the density: the same calibrator as without the interruption."""
+    pairs = featured_pairs(3_000, 1)
+    short = {"hidden": (8,), "n": 2, "max_updates": 300, "patience": 80}
+    method = SummaryLikelihood(
+        **short, components=2, summary=hepcal.Ensemble(**short | {"max_updates": 400}, schedule="cosine")
+    )
+    whole = hepcal.train(pairs, method, seed=1, show=False)
+    original, count = MembersObjective.backward, iter(range(10**9))
+
+    def interrupted(self: MembersObjective, *arguments: object) -> None:
+        if next(count) == stop:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    path = tmp_path / "training.checkpoint"
+    monkeypatch.setattr(MembersObjective, "backward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hepcal.train(pairs, method, seed=1, show=False, checkpoint=path)
+    assert path.exists()
+    done = []
+    monkeypatch.setattr(MembersObjective, "backward", lambda self, *a: (done.append(1), original(self, *a)))
+    assert hepcal.train(pairs, method, seed=1, show=False, checkpoint=path).sha256 == whole.sha256
+    assert len(done) < 700
+    # A finished one gives the same calibrator again without an update.
+    done.clear()
+    assert hepcal.train(pairs, method, seed=1, show=False, checkpoint=path).sha256 == whole.sha256
+    assert not done
 
 
 def test_settings_of_a_summary_are_checked() -> None:

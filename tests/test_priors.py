@@ -81,9 +81,18 @@ def test_spectra_by_cut_and_power():
 
 
 def test_names_say_what_is_done():
-    assert [kind.name for kind in (Flat(), Flat(low=900), Flat(900, 2000))] == [
-        "flat", "flat > 900 GeV", "flat > 900 GeV < 2000 GeV"
+    assert [kind.name for kind in (Flat(), Flat(low=900), Flat(900, 2000), Flat(900, convention="unweighted"))] == [
+        "flat", "flat > 900 GeV", "flat > 900 GeV < 2000 GeV", "flat > 900 GeV (unweighted)"
     ]  # fmt: skip
+
+
+def test_both_conventions_are_spectra_of_their_own_and_equal_names_are_refused():
+    pairs = table(weight=np.random.default_rng(2).uniform(0.5, 2, 8000))
+    made = spectra(pairs, [Flat(), Flat(convention="unweighted")])
+    assert list(made) == ["flat", "flat (unweighted)"]
+    assert made["flat (unweighted)"].n_eff > made["flat"].n_eff
+    with pytest.raises(ValueError, match="more than one is called 'above 900 GeV'"):
+        spectra(pairs, [Above(900), Flat(), Above(900.0)])
 
 
 def test_spectra_without_jets_are_refused():
@@ -174,6 +183,20 @@ def test_jets_outside_one_support_are_not_compared():
     every = prior_dependence(pair, test, edges=(800, 5000), only_in_range=False)["b"]
     assert every.mean == pytest.approx([(~inside).mean()])
     assert every.n_eff == [len(test)]
+
+
+def test_trainings_without_a_common_jet_do_not_count():
+    test = table(200)
+    none = predicted(test.reco, in_range=np.zeros(len(test), dtype=bool))
+    trained = {"a": predicted(test.reco), "none": none, "b": predicted(0.98 * test.reco)}
+    for names in (("a", "none", "b"), ("a", "b", "none")):
+        found = prior_dependence({name: trained[name] for name in names}, test, edges=EDGES)
+        assert np.isnan(found["none"].sample)
+        assert found.largest_sample == pytest.approx(-0.02, rel=1e-4)
+    alone = prior_dependence({"a": trained["a"], "none": none}, test, edges=EDGES)
+    assert np.isnan(alone.largest_sample)
+    assert alone.as_dict()["largest_sample"] is None
+    json.dumps(alone.as_dict(), allow_nan=False)
 
 
 def test_bins_of_another_number_and_bins_of_few_jets():

@@ -22,9 +22,11 @@ from hepcal.reweighting import (
     Resonance,
     TruthDensity,
     flattening_weights,
+    longest_run,
     n_eff,
     resonance_weights,
 )
+from hepcal.scores import effective_number
 
 START, SLOPE = 2000.0, 400.0  # a falling exponential spectrum above a threshold [GeV]
 
@@ -416,6 +418,27 @@ def test_truth_densities_that_are_none_are_refused() -> None:
 )
 def test_effective_number_of_entries(weight: list[float], expected: float) -> None:
     assert n_eff(np.array(weight)) == pytest.approx(expected)
+    assert effective_number(np.array(weight)) == n_eff(np.array(weight))
+
+
+def test_effective_number_of_float32_weights_is_that_in_float64() -> None:
+    weight = np.random.default_rng(1).uniform(0, 1e-25, 10_000).astype(np.float32)  # squares underflow in float32
+    assert n_eff(weight) == n_eff(weight.astype(np.float64)) == pytest.approx(7500, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], (0, 0)),
+        ([False, False], (0, 0)),
+        ([True], (0, 1)),
+        ([True, False, True, True, False], (2, 4)),
+        ([True, True, False, True, True], (0, 2)),
+        ([False, True, True, True], (1, 4)),
+    ],
+)
+def test_longest_run_of_flags(flags: list[bool], expected: tuple[int, int]) -> None:
+    assert longest_run(flags) == longest_run(np.array(flags, dtype=bool)) == expected
 
 
 WEIGHT = stn.arrays(float, st.integers(1, 50), elements=st.floats(1e-3, 1e3))

@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 
 import hepcal
 from hepcal.calibrators.objectives import HELD_OUT_SAMPLES, HELD_OUT_SEED, TrainingSet
+from hepcal.calibrators.registry import METHODS
 from hepcal.errors import HepcalError, TrainingError
 from hepcal.networks.heads import SIGMA_FLOOR
 
@@ -172,6 +173,27 @@ def test_arguments_of_the_wrong_kind_are_named():
         hepcal.train(pairs, hepcal.BNN)
     with pytest.raises(HepcalError, match="no device"):
         hepcal.train(pairs, device="teapot")
+
+
+QUICKLY = {
+    "inversion": hepcal.NumericalInversion(n=3),
+    "gaussian_ansatz": hepcal.GaussianAnsatz(hidden=(4,), epochs=1, iterations=1),
+}
+
+
+@pytest.mark.parametrize("name", QUICKLY)
+def test_a_method_without_checkpoints_says_so_and_touches_no_file(name, tmp_path, capsys):
+    _, pairs = toy(2_000)
+    path = tmp_path / "state"
+    path.write_text("something else")
+    hepcal.train(pairs, QUICKLY[name], show=False, checkpoint=path)
+    assert f"The method {name!r} writes no checkpoint: {path} is not used" in capsys.readouterr().err
+    assert path.read_text() == "something else"
+
+
+def test_every_method_says_whether_it_resumes():
+    resuming = {name for name, method in METHODS.items() if method.resumes}
+    assert resuming == set(METHODS) - {"inversion", "gaussian_ansatz", "transport"}
 
 
 def test_absurd_targets_stay_finite():

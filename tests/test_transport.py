@@ -1,5 +1,6 @@
 """The weighted quantile map against sorted samples, closed forms and repeated samples; its calibrator."""
 
+import hashlib
 import pickle
 
 import awkward as ak
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm, wasserstein_distance
 
 import hepcal
+from hepcal import results
 from hepcal.errors import CalibratorFileError, TrainingError
-from hepcal.transport import CumulativeDistribution, QuantileMap, TransportError, predicted_bias, prior_shift
+from hepcal.transport import CumulativeDistribution, QuantileMap, TransportError, map_shift, predicted_bias
 
 ALPHA = np.sqrt(5 / 2)
 
@@ -251,7 +253,7 @@ def test_the_shift_between_spectra_of_gaussians():
     x = np.linspace(-1, 3, 9)
     exact = (1 - ALPHA) * (0 - 2)
     assert exact == pytest.approx(1.162278, abs=1e-6)
-    shift, unc = prior_shift(train, test, x)
+    shift, unc = map_shift(train, test, x)
     assert (np.abs(shift - exact) < 4 * unc).all()
     assert (unc < 0.1).all()
     y = np.linspace(-2, 4, 9)
@@ -264,7 +266,7 @@ def test_equal_spectra_have_no_bias():
     h = QuantileMap.fit(*gaussians(np.random.default_rng(12), 5000))
     y = np.linspace(-3, 3, 13)
     np.testing.assert_allclose(predicted_bias(h, h, y)[0], 0, atol=1e-9)
-    np.testing.assert_array_equal(prior_shift(h, h, y)[0], 0)
+    np.testing.assert_array_equal(map_shift(h, h, y)[0], 0)
 
 
 def test_the_errors_of_shift_and_bias_are_the_spread_of_repeated_samples():
@@ -272,7 +274,7 @@ def test_the_errors_of_shift_and_bias_are_the_spread_of_repeated_samples():
     pulls = []
     for _ in range(150):
         train, test = (QuantileMap.fit(*gaussians(rng, 1000, prior)) for prior in (0.0, 1.0))
-        for found, unc in (prior_shift(train, test, np.array([0.5])), predicted_bias(train, test, np.array([0.5]))):
+        for found, unc in (map_shift(train, test, np.array([0.5])), predicted_bias(train, test, np.array([0.5]))):
             pulls.append((found[0] - (ALPHA - 1)) / unc[0])
     assert np.sqrt(np.mean(np.square(pulls))) == pytest.approx(1, abs=0.15)
 
@@ -426,8 +428,24 @@ def test_data_are_asked_for_and_only_where_they_are_used(samples):
     pairs, data = samples
     with pytest.raises(TrainingError, match=r"pass their detector-level p_T as train\(\.\.\., data=pt\)"):
         hepcal.train(pairs, hepcal.OptimalTransport(), show=False)
-    with pytest.raises(TrainingError, match="leave out data"):
+    with pytest.raises(TrainingError, match=r"leave out data$"):
         hepcal.train(pairs, hepcal.MSE(), data=data, show=False)
+    with pytest.raises(TrainingError, match=r"leave out data_weight$"):
+        hepcal.train(pairs, hepcal.MSE(), data_weight=data, show=False)
+
+
+def test_the_card_tells_which_data(samples, calibrator):
+    pairs, data = samples
+
+    def told(**sample):
+        return hepcal.train(pairs, hepcal.OptimalTransport(), show=False, **sample).card.source.data_sha256
+
+    expected = hashlib.sha256(data.astype(np.float64).tobytes() + np.ones(len(data)).tobytes()).hexdigest()
+    assert calibrator.card.source.data_sha256 == expected
+    assert told(data=data, data_weight=np.ones(len(data), dtype=int)) == expected
+    others = told(data=data[::-1]), told(data=data, data_weight=np.full(len(data), 2.0))
+    assert len({expected, *others}) == 3
+    assert ("data", expected) in results.describe_card(calibrator)
 
 
 @pytest.mark.parametrize(
@@ -435,6 +453,11 @@ def test_data_are_asked_for_and_only_where_they_are_used(samples):
     [
         (np.array([[600.0, 700.0]]), None, r"found shape \(1, 2\)"),
         (np.array([600.0, -700.0, np.nan]), None, "2 of 3 p_T of data are NaN or not positive"),
+        (np.array([600.0, np.inf]), None, "data: 1 of 2 .* are NaN or infinite"),
+        (["600", "700"], None, "data must be an array of numbers, found <U3"),
+        ([[600.0], [700.0, 800.0]], None, "data must be an array of numbers"),
+        ([600.0, None], None, "data must be an array of numbers, found object"),
+        (np.array([600.0, 700.0]), ["one", "two"], "data_weight must be an array of numbers, found <U3"),
         (np.array([600.0, 700.0]), np.array([1.0]), "data: expected values and weights of one shape"),
         (np.array([600.0, 700.0]), np.array([1.0, -1.0]), "data: the weights of 2 values sum to 0"),
         (np.full(100, 600.0), None, "data: 100 values without two distinct"),
@@ -445,8 +468,15 @@ def test_data_that_make_no_distribution_are_refused(samples, data, weight, messa
         hepcal.train(samples[0], hepcal.OptimalTransport(), data=data, data_weight=weight, show=False)
 
 
-def test_a_map_that_does_not_rise_is_refused(calibrator):
-    tensors = dict(calibrator.tensors)
-    tensors["map_data"] = tensors["map_data"].flip(0)
-    with pytest.raises(CalibratorFileError, match="does not rise"):
+@pytest.mark.parametrize(
+    ("name", "damaged", "message"),
+    [
+        ("map_data", lambda values: values.flip(0), "does not rise"),
+        ("map_simulation", lambda values: values[0], r"'map_simulation' is torch.float32 of \(\)"),
+        ("map_error", lambda values: values[1:], "'map_error' is"),
+    ],
+)
+def test_a_damaged_map_is_refused(calibrator, name, damaged, message):
+    tensors = {**calibrator.tensors, name: damaged(calibrator.tensors[name])}
+    with pytest.raises(CalibratorFileError, match=message):
         type(calibrator)(calibrator.card, tensors)

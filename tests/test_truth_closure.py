@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from hepcal.scores import effective_number
 from hepcal.truth_closure import (
@@ -295,6 +295,21 @@ def test_share_inside_the_support():
     assert np.isnan(closure_in_truth(value, truth, edges=(900, 1500)).in_range).all()
 
 
+def test_the_support_does_not_select():
+    """A cut on the calibrated value keeps the jets that fluctuated inwards: the mean of a truncated Gaussian."""
+    n, z, sigma, low = 20_000, 1850.0, 0.05, 1800.0
+    truth, value = np.full(n, z), exact_gaussian(n, z, sigma * z)
+    inside, edge = value > low, (1 - low / z) / sigma
+    closure = closure_in_truth(value, truth, edges=(1800, 1900), in_range=inside)
+    assert closure.mean == pytest.approx([0], abs=1e-5)
+    assert closure.n_eff == [n]
+    assert closure.in_range == pytest.approx([ndtr(edge)], abs=1e-4)
+    cut = closure_in_truth(value[inside], truth[inside], edges=(1800, 1900))
+    gained = sigma * np.exp(-(edge**2) / 2) / np.sqrt(2 * np.pi) / ndtr(edge)
+    assert cut.mean == pytest.approx([gained], rel=1e-3)
+    assert gained > 0.02
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -305,7 +320,11 @@ def test_share_inside_the_support():
         ({"edges": (1, 1)}, "bin edges must increase"),
         ({"edges": (1,)}, "bin edges must increase"),
         ({"event": np.ones(40)}, "event ids are integers"),
-        ({"by": np.ones(3)}, "what to bin in has the shape"),
+        ({"by": np.ones(3)}, r"what to bin in has the shape \(3,\); expected one number per jet, 40"),
+        ({"by": np.ones(41)}, r"what to bin in has the shape \(41,\)"),
+        ({"by": np.ones((40, 1))}, r"what to bin in has the shape \(40, 1\)"),
+        # The last jets have no weight, and are counted all the same.
+        ({"by": np.ones(38), "weight": np.arange(40) < 38}, r"what to bin in has the shape \(38,\)"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, message):

@@ -44,7 +44,7 @@ from hepcal.spread import bootstrap_trainings, spread_ratio
 
 # %%
 train, test = (hepcal.JetPairs.from_fileset(demo_fileset(part), show=False) for part in ("train", "test"))
-small = {"hidden": (50, 50), "schedule": "cosine", "max_updates": 2_000}
+small = {"hidden": (50, 50), "schedule": "cosine", "learning_rate": 2e-3, "max_updates": 1_000}
 methods = {
     "BNN, Gaussian": hepcal.BNN(**small, draws=20),
     "BNN, tails": hepcal.BNN(**small, draws=20, head="tails"),

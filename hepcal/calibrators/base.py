@@ -55,6 +55,9 @@ class Calibrator(ABC):
     def __init__(
         self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
     ) -> None:
+        # The moments are those of a posterior; a network that has one says itself if its likelihood allows them.
+        if inference == "moments" and "posterior_mean" not in tensors:
+            raise HepcalError("moments need a Bayesian network with a Gaussian likelihood: use draws")
         self.card, self.inference = card, inference
         self.tensors: Mapping[str, torch.Tensor] = MappingProxyType(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -297,10 +300,10 @@ class Calibrator(ABC):
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = np.asarray(features, dtype=np.float32)
         reco = np.asarray(reco, dtype=np.float32)
-        names = self.card.features.names
+        names, listed = self.card.features.names, ", ".join(self.card.features.names) or "none"
         if reco.ndim != 1 or features.shape != (len(reco), len(names)):
             raise ValueError(
-                f"expected features of shape (n, {len(names)}) for {', '.join(names)} and reco of shape (n,); "
+                f"expected features of shape (n, {len(names)}) for {listed} and reco of shape (n,); "
                 f"found {features.shape} and {reco.shape}"
             )
         self.card.features.check(features, reco)

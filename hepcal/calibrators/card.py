@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from hepcal.errors import TrainingError
 from hepcal.features import Features
 
-__all__ = ["CARD_VERSION", "Card", "Quantity", "SourceCard"]
+__all__ = ["CARD_VERSION", "Card", "Quantity", "SourceCard", "joint_features"]
 
 Quantity = Literal["mean", "median", "mode"]
 # Of the file format: one that this code does not read is refused.
@@ -28,6 +32,7 @@ class SourceCard(BaseModel):
         validation_jets: Jets held out for stopping.
         seed: Seed of the training.
         reco_threshold: Smallest detector-level p_T in the training files [GeV]; zero if unknown.
+        data_sha256: Hash of the p_T of data and of their weights, for methods that map simulation to data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +45,7 @@ class SourceCard(BaseModel):
     validation_jets: int
     seed: int
     reco_threshold: float = 0.0
+    data_sha256: str = ""
 
 
 class Card(BaseModel):
@@ -79,3 +85,38 @@ class Card(BaseModel):
     def software() -> dict[str, str]:
         """Versions to store in :attr:`versions`."""
         return {name: importlib.metadata.version(name) for name in ("hepcal", "torch", "numpy")}
+
+
+def joint_features(cards: Mapping[str, Card]) -> Features:
+    """The inputs of several calibrators, so that one table serves all of them; none if none has any.
+
+    Args:
+        cards: By the name to show.
+
+    Returns:
+        Every input once, in an order that keeps that of every calibrator.
+
+    Raises:
+        TrainingError: They have different p_T conventions, transforms of one input, or orders.
+    """
+    specs = {name: card.features for name, card in cards.items()}
+    if len({spec.pt for spec in specs.values()}) > 1:
+        found = ", ".join(f"{name} from {spec.pt!r}" for name, spec in specs.items())
+        raise TrainingError(f"the calibrators start from different detector-level p_T ({found}): take them one by one")
+    inputs = {feature.name: feature for spec in specs.values() for feature in spec.inputs}
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(inputs, ()))
+    for name, spec in specs.items():
+        for feature in spec.inputs:
+            if feature != (other := inputs[feature.name]):
+                raise TrainingError(
+                    f"{name} has the input {feature.name!r} with the transform {feature.transform!r}, another "
+                    f"calibrator with {other.transform!r}: take them one by one"
+                )
+        for first, second in pairwise(spec.names):
+            order.add(second, first)
+    try:
+        names = tuple(order.static_order())
+    except CycleError as error:
+        each = "; ".join(f"{name}: {', '.join(spec.names)}" for name, spec in specs.items())
+        raise TrainingError(f"the calibrators have inputs in different orders ({each}): take one by one") from error
+    return Features(inputs=tuple(inputs[name] for name in names), pt=next(iter(specs.values())).pt)

@@ -12,6 +12,7 @@ from hepcal.calibrators.heteroscedastic import members_of
 from hepcal.calibrators.method import SIGMA_STOCH, NetworkMethod, Positive, Schedule
 from hepcal.calibrators.network import NetworkCalibrator
 from hepcal.calibrators.objectives import MembersObjective, TrainingSet
+from hepcal.errors import CalibratorFileError
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead, Head, PointHead
 from hepcal.networks.inference import WeightDraws
@@ -35,15 +36,17 @@ class GeneralisedInversion(NetworkMethod):
     name: ClassVar[str] = "generalised_inversion"
     quantity: ClassVar[Quantity] = "mean"
     uncertainties: ClassVar[tuple[str, ...]] = (SIGMA_STOCH,)
+    follows_prior: ClassVar[bool] = False
+    can_collapse: ClassVar[bool] = False
 
     hidden: tuple[Positive, ...] = (50, 50, 50)
     batch: Positive = 1_000
     schedule: Schedule = "cosine"
     max_updates: Positive = 3_000
 
-    def objective(self, sample: TrainingSet, generator: torch.Generator) -> MembersObjective:
-        """Mean squared error in units of the target scale."""
-        head = self.build_head()
+    def objective(self, sample: TrainingSet, generator: torch.Generator, head: Head | None = None) -> MembersObjective:
+        """Mean squared error in units of the target scale, or the likelihood of another head."""
+        head = head or self.build_head()
         networks = members_of(head, (sample.inputs, *self.hidden), sample.target, generator)
         return MembersObjective(networks, head, 0.0, autograd=self.autograd)
 
@@ -72,21 +75,22 @@ class GeneralisedInversionCalibrator(NetworkCalibrator):
         super()._prepare()
         layout = DenseLayout((*self._layout.sizes[:-1], GaussianHead.outputs))
         self._spread = WeightDraws(layout, self._require("spread", (1, layout.count)), self.device)
-        location, scale = self._require("spread_scale", (2,)).tolist()
-        self._spread_scale = float(location), float(scale)
+        self._spread_scale = float(self._require("spread_scale", (2,))[1])
         low, high = self._require("truth_range", (2,), positive=True).tolist()
         self.support = float(low), float(high)
+        if not self._spread_scale > 0:
+            raise CalibratorFileError(f"the scale of the resolution is not positive: {self._spread_scale:g}")
+        if not low < high:
+            raise CalibratorFileError(f"the truth range of the training is empty: {low:g} to {high:g} GeV")
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """See :meth:`Calibrator._evaluate`."""
         columns = super()._evaluate(inputs, pt, replicas=replicas)
-        _, sigma = self._relative(inputs)
         calib, (low, high) = columns["pt_calib"], self.support
         inside = self.inputs.inside(inputs).numpy() & (calib >= low) & (calib <= high)
-        return columns | {SIGMA_STOCH: np.abs(calib) * sigma, "pt_calib_in_range": inside}
+        return columns | {SIGMA_STOCH: np.abs(calib) * self._resolution(inputs), "pt_calib_in_range": inside}
 
-    def _relative(self, inputs: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and width of (pt_calib - truth) / truth, float64 of shape (jets,) each."""
+    def _resolution(self, inputs: torch.Tensor) -> np.ndarray:
+        """Width of (pt_calib - truth) / truth, float64 of shape (jets,)."""
         found = GaussianHead().distribution(self._finite(self._spread(inputs)))
-        location, scale = self._spread_scale
-        return found.means()[0] * scale + location, np.sqrt(found.variances()[0]) * scale
+        return np.asarray(np.sqrt(found.variances()[0]) * self._spread_scale)

@@ -27,7 +27,8 @@ class Method(BaseModel, ABC):
 
     ``quantity`` says what ``pt_calib`` promises and ``uncertainties`` which columns come with it, both fixed before any
     study. ``follows_prior`` marks methods whose result depends on the truth spectrum of the training, ``needs_data``
-    those that map simulation to data, ``can_collapse`` those that may learn to say the same of every jet.
+    those that map simulation to data, ``can_collapse`` those that may learn to say the same of every jet, ``resumes``
+    those whose training writes checkpoints and goes on from them.
 
     Attributes:
         validation: Share of the events held out to judge the training.
@@ -44,6 +45,7 @@ class Method(BaseModel, ABC):
     follows_prior: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
     can_collapse: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
@@ -74,6 +76,7 @@ class NetworkMethod(Method, ABC):
 
     follows_prior: ClassVar[bool] = True
     can_collapse: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
 
     hidden: tuple[Positive, ...] = (100, 100, 50, 50)
     batch: Positive = 200

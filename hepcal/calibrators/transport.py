@@ -24,7 +24,7 @@ class OptimalTransport(Method):
     the pairs; their truth is not used, and ``pt_calib`` is no estimate of it, but the p_T that a simulated jet should
     have had at detector level. A monotone map carries quantiles to quantiles, so what it promises is the median (and
     any other quantile) of the distribution; it promises it for the truth spectrum of the training alone.
-    :func:`hepcal.transport.prior_shift` tells how much another spectrum would change the map.
+    :func:`hepcal.transport.map_shift` tells how much another spectrum would change the map.
 
     ``sigma_pred`` is the statistical error of the map from both samples. The jets of data count as independent of each
     other; those of one simulated event do not.
@@ -36,6 +36,7 @@ class OptimalTransport(Method):
     name: ClassVar[str] = "transport"
     quantity: ClassVar[Quantity] = "median"
     uncertainties: ClassVar[tuple[str, ...]] = (SIGMA_PRED,)
+    follows_prior: ClassVar[bool] = True
     needs_data: ClassVar[bool] = True
 
     knots: Annotated[int, Field(ge=10, le=100_000)] = 2000
@@ -52,7 +53,7 @@ class TransportCalibrator(Calibrator):
     sigmas = OptimalTransport.uncertainties
 
     def _prepare(self) -> None:
-        count = len(self.tensors["map_simulation"])
+        count = self.tensors["map_simulation"].numel()
         names = ("map_simulation", "map_data", "map_error")
         self._reco, self._moved, self._error = (
             self._require(name, (count,), positive=True).double().numpy() for name in names

@@ -24,8 +24,8 @@ SCANNED, SCAN_REACH = 12, 2.5
 SCOUT_STEPS = 10
 # A response that falls with the truth this steeply cannot be inverted; the slope is held here.
 STEEPEST = -0.9
-# Nodes of a table inside the support, and how far in ln p_T it goes on beyond.
-NODES, BEYOND = 1024, 5.0
+# Nodes of a table inside the support, and how far in ln p_T it goes on beyond: further than any jet.
+NODES, BEYOND = 1024, 50.0
 
 
 class Inverse(ABC):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hepcal.reweighting import n_eff
+
 __all__ = [
     "Curve",
     "PITHistogram",
@@ -64,10 +66,8 @@ class PITHistogram:
 
 
 def effective_number(weight: np.ndarray) -> float:
-    """n_eff = (sum w)² / sum w²; 0 without entries."""
-    weight = np.asarray(weight, dtype=np.float64)
-    squares = float(np.sum(weight**2))
-    return float(np.sum(weight)) ** 2 / squares if squares > 0 else 0.0
+    """n_eff = (sum w)² / sum w²; 0 without entries. See :func:`hepcal.reweighting.n_eff`."""
+    return n_eff(weight)
 
 
 def weighted_mean(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:

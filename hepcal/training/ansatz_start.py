@@ -11,6 +11,8 @@ from hepcal.calibrators.ansatz import Start
 from hepcal.errors import TrainingError
 from hepcal.networks.ansatz import AnsatzLayout, AnsatzNetworks
 from hepcal.networks.dense import DenseLayout
+from hepcal.scores import weighted_quantiles
+from hepcal.training.curves import Polynomial, least_squares, normal_equations, solution
 
 __all__ = ["inversion", "starting_point"]
 
@@ -68,7 +70,8 @@ def starting_point(
     if start == "inversion" and not layout.affine:
         _bend(layout, parts, "b", rows, torch.from_numpy(b), w_rows)
         _bend(layout, parts, "c", with_z, torch.from_numpy(argument), w_rows)
-    target = _normaliser(AnsatzNetworks(layout, flat), rows, torch.from_numpy(_nodes(z, weight)))
+    nodes = weighted_quantiles(z, np.maximum(weight, 0), ((np.arange(NODES) + 0.5) / NODES).tolist())
+    target = _normaliser(AnsatzNetworks(layout, flat), rows, torch.from_numpy(nodes))
     _fit(layout.parts["a"], parts["a"], rows, target, w_rows)
     return flat
 
@@ -109,10 +112,11 @@ def inversion(x: np.ndarray, z: np.ndarray, weight: np.ndarray) -> tuple[Functio
 
 
 def _polynomial(z: np.ndarray, y: np.ndarray, weight: np.ndarray, degree: int) -> np.polynomial.Polynomial:
-    """Weighted least squares; normal equations, since a root of a negative weight is none."""
-    powers = np.vander(z, degree + 1, increasing=True)
-    weighted = powers.T * weight
-    return np.polynomial.Polynomial(np.linalg.solve(weighted @ powers, weighted @ y))
+    """Weighted least squares in powers of truth scaled to -1 ... 1; weights of either sign."""
+    low, high = float(z.min()), float(z.max())
+    basis = Polynomial(degree, low, high)
+    (fit,) = least_squares(normal_equations(basis, z, y, weight[:, None], 1.0), np.empty((0, degree + 1)))
+    return np.polynomial.Polynomial(solution(*fit), domain=(low, high))
 
 
 def _log_variance(z: np.ndarray, residual: np.ndarray, weight: np.ndarray) -> np.polynomial.Polynomial:
@@ -184,12 +188,3 @@ def _normaliser(networks: AnsatzNetworks, x: torch.Tensor, nodes: torch.Tensor) 
         found.append(-torch.logsumexp(t, 0))
     target = torch.cat(found)
     return target - target.mean()
-
-
-def _nodes(z: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted quantiles of the truth, negative weights counting as zero."""
-    order = np.argsort(z, kind="stable")
-    positive = np.maximum(weight[order], 0)
-    cumulative = np.cumsum(positive) - 0.5 * positive
-    found: np.ndarray = np.interp((np.arange(NODES) + 0.5) / NODES * positive.sum(), cumulative, z[order])
-    return found

@@ -9,16 +9,15 @@ import torch
 
 from hepcal.calibrators.base import transforms_of
 from hepcal.calibrators.generalised import GeneralisedInversion
-from hepcal.calibrators.heteroscedastic import members_of
-from hepcal.calibrators.objectives import Batch, MembersObjective
+from hepcal.calibrators.objectives import Batch, TrainingSet
 from hepcal.errors import TrainingError
-from hepcal.networks.heads import GaussianHead, Head, PointHead
+from hepcal.networks.heads import GaussianHead, Head
 from hepcal.networks.members import Members
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.optimisation import Fit, minimise
 from hepcal.pairs import JetPairs
 from hepcal.training.inversion import effective_weights, truth_intervals, truth_support
-from hepcal.training.learned import Learned, Task
+from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
 
 __all__ = ["learn"]
 
@@ -39,7 +38,7 @@ PARTS = ("forward", "inverse", "spread")
 
 
 @dataclass(frozen=True)
-class Forward:
+class MeanReco:
     """L(z, f), the mean of reco p_T at fixed truth and features.
 
     Attributes:
@@ -56,10 +55,10 @@ class Forward:
     low: float
     high: float
 
-    def __call__(self, truth: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Mean reco p_T [GeV] at truth [GeV] (n,) and features (n, d), float64 of shape (n,)."""
+    def __call__(self, truth: np.ndarray, pairs: JetPairs) -> np.ndarray:
+        """Mean reco p_T [GeV] at truth [GeV] (n,) and the features of n jets, float64 of shape (n,)."""
         inside = np.clip(truth, self.low, self.high)
-        return np.asarray(truth * _outputs(self.networks, self.inputs(_raw(inside, features)), self.target))
+        return np.asarray(truth * _outputs(self.networks, self.inputs(raw_inputs(pairs, inside)), self.target))
 
     def means_something(self, truth: np.ndarray, reco: np.ndarray) -> np.ndarray:
         """Whether means ``reco`` at ``truth`` are no absurd extrapolations, bool of shape (n,)."""
@@ -67,7 +66,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Inverse:
+class InvertedMean:
     """N(x, f), the truth at which the mean of reco p_T is x.
 
     Attributes:
@@ -80,9 +79,9 @@ class Inverse:
     inputs: InputScaling
     target: TargetScaling
 
-    def __call__(self, reco: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Truth [GeV] for reco p_T [GeV] (n,) and features (n, d), float64 of shape (n,)."""
-        return np.asarray(reco * _outputs(self.networks, self.inputs(_raw(reco, features)), self.target))
+    def __call__(self, reco: np.ndarray, pairs: JetPairs) -> np.ndarray:
+        """Truth [GeV] for reco p_T [GeV] (n,) and the features of n jets, float64 of shape (n,)."""
+        return np.asarray(reco * _outputs(self.networks, self.inputs(raw_inputs(pairs, reco)), self.target))
 
 
 def learn(task: Task) -> Learned:
@@ -95,12 +94,13 @@ def learn(task: Task) -> Learned:
     low, high = truth_support(task.fitted.truth)
     fitted, judges = (_within(pairs, low, high) for pairs in (task.fitted, task.judges))
     edges = truth_intervals(fitted.truth.astype(np.float64), fitted.weight, SLICES)
-    forward, fit = _learn_forward(task, fitted, judges, edges)
+    fitted, judges = (_effective(pairs, edges) for pairs in (fitted, judges))
+    forward, fit = _learn_forward(task, fitted, judges)
     figures = {"truth_low": low, "truth_high": high, "held_out_loss": float(np.mean(fit.best_losses))}
     figures["not_rising"] = _falling_share(forward, judges)
     inverse, inverse_fit = _learn_inverse(task, forward, fitted, judges, edges)
     figures |= _interpolation_error(forward, inverse, judges)
-    spread, scale, spread_fit = _learn_spread(task, forward, inverse, fitted, judges, edges)
+    spread, scale, spread_fit = _learn_spread(task, forward, inverse, fitted, judges)
     tensors = {
         "draws": inverse.networks.weights,
         "spread": spread.weights,
@@ -111,24 +111,24 @@ def learn(task: Task) -> Learned:
     return Learned(tensors, inverse.target, figures, tuple(fit.history), converged)
 
 
-def _learn_forward(task: Task, fitted: JetPairs, judges: JetPairs, edges: np.ndarray) -> tuple[Forward, Fit]:
+def _learn_forward(task: Task, fitted: JetPairs, judges: JetPairs) -> tuple[MeanReco, Fit]:
     """L: reco / truth by squared error, which at fixed truth has its minimum at the mean."""
-    raw, weight = _raw(fitted.truth, fitted.features), _weights(fitted, edges)
+    raw, weight = raw_inputs(fitted, fitted.truth), _weights(fitted)
     inputs = InputScaling.fit(raw, transforms_of(task.spec), weight)
     response = torch.from_numpy(fitted.reco / fitted.truth)
     target = TargetScaling.fit(response, weight)
 
     def batch(pairs: JetPairs) -> Batch:
         y = torch.from_numpy(pairs.reco / pairs.truth)
-        return inputs(_raw(pairs.truth, pairs.features)).T.contiguous(), _standard(y, target), _weights(pairs, edges)
+        return inputs(raw_inputs(pairs, pairs.truth)).T.contiguous(), _standard(y, target), _weights(pairs)
 
-    networks, fit = _network(task, 0, PointHead(), batch(fitted), batch(judges))
-    return Forward(networks, inputs, target, float(fitted.truth.min()), float(fitted.truth.max())), fit
+    networks, fit = _network(task, "forward", batch(fitted), batch(judges))
+    return MeanReco(networks, inputs, target, float(fitted.truth.min()), float(fitted.truth.max())), fit
 
 
 def _learn_inverse(
-    task: Task, forward: Forward, fitted: JetPairs, judges: JetPairs, edges: np.ndarray
-) -> tuple[Inverse, Fit]:
+    task: Task, forward: MeanReco, fitted: JetPairs, judges: JetPairs, edges: np.ndarray
+) -> tuple[InvertedMean, Fit]:
     """N: truth / reco by squared error on points (L(z, f), f), which have no noise.
 
     The features are those of the training jets, slices of ln truth come equally often, and each jet is moved in truth
@@ -138,60 +138,57 @@ def _learn_inverse(
     reach = REACH * forward.target.scale / forward.target.location
 
     def points(pairs: JetPairs, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = _rows_even_in_truth(pairs.truth, edges, count, rng)
-        truth = pairs.truth[rows] * np.exp(rng.uniform(-reach, reach, count))
-        features = pairs.features[rows]
-        reco = forward(truth, features)
+        chosen = pairs.take(_rows_even_in_truth(pairs.truth, edges, count, rng))
+        truth = chosen.truth * np.exp(rng.uniform(-reach, reach, count))
+        reco = forward(truth, chosen)
         # Features that follow the p_T may not exist at a moved truth, where L then means nothing.
-        real = forward.means_something(truth, reco)
-        truth, features, reco = truth[real], features[real], reco[real]
-        return task.inputs(_raw(reco, features)).T.contiguous(), torch.from_numpy(truth / reco)
+        real = np.flatnonzero(forward.means_something(truth, reco))
+        truth, reco = truth[real], reco[real]
+        return task.inputs(raw_inputs(chosen.take(real), reco)).T.contiguous(), torch.from_numpy(truth / reco)
 
     count = int(np.clip(len(fitted), LEAST_POINTS, MOST_POINTS))
     seen, unseen = points(fitted, count), points(judges, count // 10)
     target = TargetScaling.fit(seen[1], torch.ones(len(seen[1])))
     table, judge = ((x, _standard(y, target), torch.ones(len(y))) for x, y in (seen, unseen))
-    networks, fit = _network(task, 1, PointHead(), table, judge)
-    return Inverse(networks, task.inputs, target), fit
+    networks, fit = _network(task, "inverse", table, judge)
+    return InvertedMean(networks, task.inputs, target), fit
 
 
 def _learn_spread(
-    task: Task, forward: Forward, inverse: Inverse, fitted: JetPairs, judges: JetPairs, edges: np.ndarray
+    task: Task, forward: MeanReco, inverse: InvertedMean, fitted: JetPairs, judges: JetPairs
 ) -> tuple[Members, TargetScaling, Fit]:
     """Mean and width of (N(x, f) - z) / z at (L(z, f), f): the resolution where N(x, f) = z."""
 
     def points(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        reco = forward(pairs.truth.astype(np.float64), pairs.features)
+        reco = forward(pairs.truth.astype(np.float64), pairs)
         real = np.flatnonzero(forward.means_something(pairs.truth, reco))
         pairs, reco = pairs.take(real), reco[real]
-        residual = inverse(pairs.reco.astype(np.float64), pairs.features) / pairs.truth - 1
-        x = task.inputs(_raw(reco, pairs.features)).T.contiguous()
-        return x, torch.from_numpy(residual), _weights(pairs, edges)
+        residual = inverse(pairs.reco.astype(np.float64), pairs) / pairs.truth - 1
+        x = task.inputs(raw_inputs(pairs, reco)).T.contiguous()
+        return x, torch.from_numpy(residual), _weights(pairs)
 
     seen, unseen = points(fitted), points(judges)
     target = TargetScaling.fit(seen[1], seen[2])
     table, judge = ((x, _standard(residual, target), w) for x, residual, w in (seen, unseen))
-    networks, fit = _network(task, 2, GaussianHead(), table, judge)
+    networks, fit = _network(task, "spread", table, judge, GaussianHead())
     return networks, target, fit
 
 
-def _network(task: Task, part: int, head: Head, table: Batch, judge: Batch) -> tuple[Members, Fit]:
-    """Train one network of the method on a table, with random numbers of its own, and a checkpoint of its own."""
+def _network(task: Task, part: str, table: Batch, judge: Batch, head: Head | None = None) -> tuple[Members, Fit]:
+    """Train one network of the method on a table, with random numbers and a stage of the checkpoint of its own."""
     method = task.method
     assert isinstance(method, GeneralisedInversion)  # noqa: S101 - checked before
-    generator = torch.Generator().manual_seed(len(PARTS) * task.seed + part)
-    networks = members_of(head, (table[0].shape[1], *method.hidden), table[1], generator)
-    objective = MembersObjective(networks.to(task.place), head, 0.0, autograd=method.autograd)
-    saved = task.saved
-    if saved is not None:
-        name = saved.path.name if part == 0 else f"{saved.path.name}-{PARTS[part]}"
-        saved = replace(saved, path=saved.path.with_name(name), training={**saved.training, "part": PARTS[part]})
+    generator = torch.Generator().manual_seed(len(PARTS) * task.seed + PARTS.index(part))
+    rows = len(table[1])
+    objective = method.objective(TrainingSet(table[0].shape[1], rows, table[1], np.arange(rows)), generator, head)
+    objective.module.to(task.place)
+    saved = task.saved.at(part) if task.saved else None
     table, judge = _placed(table, task.place), _placed(judge, task.place)
     fit = minimise(objective, method, table, judge, generator, show=task.show, checkpoint=saved)
-    return networks, fit
+    return objective.module, fit
 
 
-def _falling_share(forward: Forward, pairs: JetPairs) -> float:
+def _falling_share(forward: MeanReco, pairs: JetPairs) -> float:
     """Share of jets for whose features L falls somewhere near their truth.
 
     Raises:
@@ -201,8 +198,7 @@ def _falling_share(forward: Forward, pairs: JetPairs) -> float:
     reach = REACH * forward.target.scale / forward.target.location
     shift = np.exp(np.linspace(-reach, reach, RISING_STEPS))
     truth = pairs.truth[rows, None].astype(np.float64) * shift
-    features = np.repeat(pairs.features[rows], RISING_STEPS, axis=0)
-    mean = forward(truth.ravel(), features).reshape(truth.shape)
+    mean = forward(truth.ravel(), pairs.take(np.repeat(rows, RISING_STEPS))).reshape(truth.shape)
     falls = (np.diff(mean, axis=1) <= 0) | (mean[:, :-1] <= 0)
     share = float(falls.any(axis=1).mean())
     if share > FALLING_SHARE:
@@ -215,15 +211,15 @@ def _falling_share(forward: Forward, pairs: JetPairs) -> float:
     return share
 
 
-def _interpolation_error(forward: Forward, inverse: Inverse, pairs: JetPairs) -> dict[str, float]:
+def _interpolation_error(forward: MeanReco, inverse: InvertedMean, pairs: JetPairs) -> dict[str, float]:
     """How well N inverts L on held-out jets: root mean square and largest |N(L(z, f), f) / z - 1|.
 
     Also the share of jets at whose features L is absurd, which are left out everywhere.
     """
     truth = pairs.truth.astype(np.float64)
-    reco = forward(truth, pairs.features)
+    reco = forward(truth, pairs)
     real = forward.means_something(truth, reco)
-    error = inverse(reco[real], pairs.features[real]) / truth[real] - 1
+    error = inverse(reco[real], pairs.take(np.flatnonzero(real))) / truth[real] - 1
     return {
         "interpolation_rms": float(np.sqrt(np.mean(error**2))),
         "interpolation_max": float(np.abs(error).max()),
@@ -243,9 +239,13 @@ def _within(pairs: JetPairs, low: float, high: float) -> JetPairs:
     return pairs.take(np.flatnonzero((pairs.truth >= low) & (pairs.truth <= high)))
 
 
-def _raw(pt: np.ndarray, features: np.ndarray) -> torch.Tensor:
-    """Untransformed inputs (1 + d, n), float32, some p_T first."""
-    return torch.from_numpy(np.concatenate([pt[None], features.T]).astype(np.float32))
+def _effective(pairs: JetPairs, edges: np.ndarray) -> JetPairs:
+    """The same jets with weights that sum to the effective number of jets in every slice."""
+    return replace(pairs, weight=effective_weights(pairs.truth.astype(np.float64), pairs.weight, edges))
+
+
+def _weights(pairs: JetPairs) -> torch.Tensor:
+    return torch.from_numpy(unit_weights(pairs).astype(np.float32))
 
 
 def _placed(batch: Batch, place: torch.device) -> Batch:
@@ -255,12 +255,6 @@ def _placed(batch: Batch, place: torch.device) -> Batch:
 
 def _standard(values: torch.Tensor, target: TargetScaling) -> torch.Tensor:
     return ((values - target.location) / target.scale).float()
-
-
-def _weights(pairs: JetPairs, edges: np.ndarray) -> torch.Tensor:
-    """Effective weights of mean one, float32."""
-    weight = effective_weights(pairs.truth.astype(np.float64), pairs.weight, edges)
-    return torch.from_numpy((weight / weight.mean()).astype(np.float32))
 
 
 @torch.no_grad()

@@ -82,9 +82,10 @@ def unit_weights(pairs: JetPairs) -> np.ndarray:
     return np.asarray(pairs.weight / np.mean(pairs.weight), dtype=np.float64)
 
 
-def raw_inputs(pairs: JetPairs) -> torch.Tensor:
-    """Untransformed inputs, float32 of shape (1 + d, n), detector-level p_T first."""
-    return torch.from_numpy(np.concatenate([pairs.reco[None], pairs.features.T]).astype(np.float32))
+def raw_inputs(pairs: JetPairs, pt: np.ndarray | None = None) -> torch.Tensor:
+    """Untransformed inputs, float32 of shape (1 + d, n), detector-level p_T first, or another p_T in its place."""
+    first = pairs.reco if pt is None else pt
+    return torch.from_numpy(np.concatenate([first[None], pairs.features.T]).astype(np.float32))
 
 
 def card_of(method: Method, spec: Features, learned: Learned, source: SourceCard) -> Card:
@@ -104,7 +105,7 @@ def card_of(method: Method, spec: Features, learned: Learned, source: SourceCard
     )
 
 
-def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) -> SourceCard:
+def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, data_sha256: str = "") -> SourceCard:
     """Provenance of a calibrator trained on a part of a table."""
     return SourceCard(
         schema_name=str(pairs.source.get("schema", "arrays")),
@@ -115,4 +116,5 @@ def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int) 
         validation_jets=len(held_out),
         seed=seed,
         reco_threshold=float(pairs.source.get("reco_threshold", 0.0)),
+        data_sha256=data_sha256,
     )

@@ -17,7 +17,9 @@ from hepcal.networks.scaling import TargetScaling
 from hepcal.optimisation import minimise
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
+from hepcal.reweighting import longest_run
 from hepcal.scores import weighted_mean
+from hepcal.training.inversion import truth_support
 from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
 
 __all__ = ["Forward", "learn", "learn_forward"]
@@ -27,6 +29,11 @@ GRID = 256
 CHECKED_JETS = 64
 # Jets with less than this share of the mean weight teach nothing, and are no support.
 NEGLIGIBLE = 1e-5
+# Where the median rises by less than this per unit of truth (both as logarithms), what is inverted hardly knows the
+# truth: errors of the density would come out 2.5 times as large. A summary is like that at the edges of its training.
+SMALLEST_SLOPE = 0.4
+# A shorter part of the truth range than this is no support.
+SMALLEST_SHARE = 0.1
 # Conditions that explain more than this share of the variance of ln truth carry the truth.
 MOST_EXPLAINED = 0.05
 
@@ -106,47 +113,47 @@ def _moments(fitted: Forward) -> tuple[float, float]:
 def _support(
     task: Task, fitted: Forward, draws: torch.Tensor, target: TargetScaling, truth: tuple[float, float], x: torch.Tensor
 ) -> tuple[tuple[float, float], dict[str, float]]:
-    """Range of ln truth of the training in which the median response rises with the truth, for all networks."""
+    """Range of ln truth of the training in which the median response rises well enough with the truth."""
     method = task.method
     assert isinstance(method, Likelihood)  # noqa: S101
     weight = np.abs(unit_weights(fitted.pairs))
-    counted = fitted.log_truth[weight > NEGLIGIBLE * weight.mean()]
-    low, high = float(counted.min()), float(counted.max())
+    counted = fitted.pairs.truth[weight > NEGLIGIBLE * weight.mean()]
+    low, high = (float(np.log(end)) for end in truth_support(counted))
     grid = torch.linspace(low, high, GRID, dtype=torch.float64)
     # With conditions: for the conditions of some jets.
     jets = torch.linspace(0, len(x) - 1, CHECKED_JETS if x.shape[1] > 1 else 1).long()
     layout = DenseLayout((x.shape[1], *method.hidden, method.build_head().outputs))
     networks = WeightDraws(layout, draws.detach().cpu(), torch.device("cpu"))
-    rising = torch.ones(GRID - 1, dtype=torch.bool)
+    rising = torch.ones(GRID, dtype=torch.bool)
     row = ((grid - truth[0]) / truth[1]).float()
     with torch.no_grad():
         for jet in jets:
             inputs = torch.cat([row[None], x[jet, 1:, None].expand(-1, GRID)])
             response = LogResponse.of(networks.batched(inputs), method.components, target.location, target.scale)
             median = grid + response.quantile(0.5).double()
-            rising &= (median.diff(dim=1) > 0).all(0)
-    first, last = _longest_run(rising.numpy())
-    if last <= first:
+            slope = slopes(grid, median, target.scale)
+            rising &= (slope > 0).all(0) & (slope.mean(0) > SMALLEST_SLOPE)
+    first, last = longest_run(rising.numpy())
+    if last - first < SMALLEST_SHARE * GRID:
         raise TrainingError(
-            "the median response does not rise with the truth: it cannot be inverted. Look for conditions that carry "
+            "the median response hardly rises with the truth: it cannot be inverted. Look for conditions that carry "
             "the truth, or train on a wider spectrum"
         )
     figures = {"rising_share": float(rising.double().mean())}
     if not rising.all() and task.show:
         say(
-            f"The median response rises with the truth only from {np.exp(float(grid[first])):.0f} to "
-            f"{np.exp(float(grid[last])):.0f} GeV: jets calibrated to values outside are flagged (pt_calib_in_range)"
+            f"The median response rises enough with the truth only from {np.exp(float(grid[first])):.0f} to "
+            f"{np.exp(float(grid[last - 1])):.0f} GeV: jets with values outside are flagged (pt_calib_in_range)"
         )
-    return (float(grid[first]), float(grid[last])), figures
+    return (float(grid[first]), float(grid[last - 1])), figures
 
 
-def _longest_run(flags: np.ndarray) -> tuple[int, int]:
-    """First and one-past-last position of the longest run of true flags."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    if not len(edges):
-        return 0, 0
-    longest = int(np.argmax(edges[1::2] - edges[::2]))
-    return int(edges[::2][longest]), int(edges[1::2][longest])
+def slopes(grid: torch.Tensor, values: torch.Tensor, reach: float) -> torch.Tensor:
+    """Slopes of values (S, n) over an even grid (n,), across about ``reach`` on both sides; a kink is no edge."""
+    cells = max(1, round(reach / float(grid[1] - grid[0])))
+    place = torch.arange(len(grid))
+    left, right = (place - cells).clamp_min(0), (place + cells).clamp_max(len(grid) - 1)
+    return (values[:, right] - values[:, left]) / (grid[right] - grid[left])
 
 
 def _explained(task: Task, fitted: Forward, rows: list[int]) -> dict[str, float]:

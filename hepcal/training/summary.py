@@ -9,6 +9,7 @@ import torch
 
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.summary import PART, SMALLEST, SUMMARIES, SummaryLikelihood
+from hepcal.errors import TrainingError
 from hepcal.pairs import JetPairs
 from hepcal.scores import weighted_quantiles
 from hepcal.training import regression
@@ -26,12 +27,17 @@ def learn(task: Task) -> Learned:
     method = task.method
     assert isinstance(method, SummaryLikelihood)  # noqa: S101 - the registry says so
     first, second = task.fitted.split(method.summary_share, task.seed)
-    part = replace(task, method=method.summary, fitted=first, saved=None)
+    for share, pairs in (("summary", first), ("density", second)):
+        if not pairs.weight.sum() > 0:
+            raise TrainingError(f"the weights of the {len(pairs)} jets for the {share} sum to {pairs.weight.sum():g}")
+    saved = task.saved
+    part = replace(task, method=method.summary, fitted=first, saved=saved.at("summary") if saved else None)
     learned = regression.learn(part)
     card = card_of(method.summary, task.spec, learned, source_of(first, first, task.held_out, task.seed))
     summary = SUMMARIES[method.summary.name](card, {**learned.tensors, **task.input_tensors()}, str(task.place))
     found = learn_forward(
-        replace(task, fitted=second), *(Forward(pairs, _measured(summary, pairs)) for pairs in (second, task.judges))
+        replace(task, fitted=second, saved=saved.at("density") if saved else None),
+        *(Forward(pairs, _measured(summary, pairs)) for pairs in (second, task.judges)),
     )
     tensors = found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
     response = np.log(second.reco.astype(np.float64) / second.truth)

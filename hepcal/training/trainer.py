@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,10 @@ def train(
         show: Report progress.
         checkpoint: File to write the state of the training to, now and then. Where it exists, the training goes on
             from it, and ends in the same calibrator as without the interruption. A finished one is kept, and gives
-            the same calibrator again at once: delete it when the calibrator is saved. Networks only.
+            the same calibrator again at once: delete it when the calibrator is saved. Methods without the training
+            loop of the networks (``method.resumes`` is false) write none and begin anew; a line says so.
         data: Detector-level p_T of data [GeV], shape (m,), for a method that maps simulation to data.
-        data_weight: Their weights, shape (m,); default one.
+        data_weight: Their weights, shape (m,); default one. Refused without data.
 
     Returns:
         A frozen calibrator with the best state seen, judged on the held-out jets. Its card says in
@@ -71,7 +73,11 @@ def train(
             an argument is of the wrong kind, or the checkpoint is of another training.
     """
     method = method or BNN()
-    _require(pairs, method, seed, data)
+    _require(pairs, method, seed, data, data_weight)
+    data, data_weight = _numbers("data", data), _numbers("data_weight", data_weight)
+    if checkpoint is not None and not method.resumes:
+        say(f"The method {method.name!r} writes no checkpoint: {checkpoint} is not used, the training begins anew")
+        checkpoint = None
     pairs = pairs.select(method.keeps(pairs.spec))
     fitted, held_out = _parts(pairs, method, seed)
     place = device_of(device)
@@ -79,7 +85,7 @@ def train(
     task = _task(method, pairs, fitted, held_out, seed, place, show, saved, data, data_weight)
     with single_threaded():
         learned = LEARNERS[method.name](task)
-    card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed))
+    card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
     tensors = {**learned.tensors, **task.input_tensors()}
     finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
@@ -129,7 +135,9 @@ def _identity(pairs: JetPairs, method: Method, seed: int, place: torch.device) -
     }
 
 
-def _require(pairs: JetPairs, method: Method, seed: int, data: np.ndarray | None) -> None:
+def _require(
+    pairs: JetPairs, method: Method, seed: int, data: np.ndarray | None, data_weight: np.ndarray | None
+) -> None:
     """Refuse arguments of the wrong kind."""
     if not isinstance(pairs, JetPairs):
         raise TrainingError(
@@ -143,8 +151,34 @@ def _require(pairs: JetPairs, method: Method, seed: int, data: np.ndarray | None
         raise TrainingError(
             f"the method {method.name!r} maps simulation to data: pass their detector-level p_T as train(..., data=pt)"
         )
-    if data is not None and not method.needs_data:
-        raise TrainingError(f"the method {method.name!r} learns from simulation alone: leave out data")
+    for name, values in (("data", data), ("data_weight", data_weight)):
+        if values is not None and not method.needs_data:
+            raise TrainingError(f"the method {method.name!r} learns from simulation alone: leave out {name}")
+
+
+def _numbers(name: str, values: np.ndarray | None) -> np.ndarray | None:
+    """The same as float64.
+
+    Raises:
+        TrainingError: They are no real numbers.
+    """
+    if values is None:
+        return None
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{name} must be an array of numbers: {error}") from error
+    if found.dtype.kind not in "iuf":
+        raise TrainingError(f"{name} must be an array of numbers, found {found.dtype}")
+    return found.astype(np.float64)
+
+
+def _sha256(data: np.ndarray | None, data_weight: np.ndarray | None) -> str:
+    """Hash of data and of their weights; no weights are ones. Empty without data."""
+    if data is None:
+        return ""
+    weight = np.ones_like(data) if data_weight is None else data_weight
+    return hashlib.sha256(data.tobytes() + weight.tobytes()).hexdigest()
 
 
 def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPairs]:

@@ -22,7 +22,7 @@ def learn(task: Task) -> Learned:
     simulation and data, and ``out_of_range``, the share of their weight.
 
     Raises:
-        TrainingError: There are no data, they are not positive p_T, or a sample makes no distribution.
+        TrainingError: The data are not positive p_T, or a sample makes no distribution.
     """
     settings = OptimalTransport.model_validate(task.method.model_dump())
     data, data_weight = _data(task)
@@ -51,12 +51,8 @@ def learn(task: Task) -> Learned:
 
 def _data(task: Task) -> tuple[np.ndarray, np.ndarray | None]:
     """Detector-level p_T of data and weights, refused if they are none."""
-    if task.data is None:
-        raise TrainingError(
-            f"the method {task.method.name!r} maps simulation to data: pass their detector-level p_T as "
-            "train(..., data=pt)"
-        )
-    data = np.asarray(task.data, dtype=np.float64)
+    data = task.data
+    assert data is not None  # noqa: S101 - required of methods that need them
     if data.ndim != 1:
         raise TrainingError(f"data must be detector-level p_T [GeV] of shape (m,), found shape {data.shape}")
     if not (data > 0).all():

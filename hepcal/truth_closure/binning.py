@@ -22,6 +22,7 @@ class Jets:
         cluster: Number of the event, integers from 0 of shape (n,); None if each jet is its own.
         columns: Other columns by name, float64 of shape (n,); None for those that were not given.
         rows: Row of each jet in what was given.
+        given: Number of rows that were given.
     """
 
     truth: np.ndarray
@@ -29,6 +30,7 @@ class Jets:
     cluster: np.ndarray | None
     columns: Mapping[str, np.ndarray | None]
     rows: np.ndarray
+    given: int
 
     def __getitem__(self, name: str) -> Any:
         return self.columns[name]
@@ -65,13 +67,14 @@ class Jets:
             cluster = np.unique(event, return_inverse=True)[1]
         weight = found.pop("weight")
         assert weight is not None  # noqa: S101 - set above
-        return cls(truth, weight, cluster, found, np.arange(len(truth))).take(np.flatnonzero(weight))
+        jets = cls(truth, weight, cluster, found, np.arange(len(truth)), len(truth))
+        return jets.take(np.flatnonzero(weight))
 
     def take(self, rows: np.ndarray) -> Jets:
         """Some of the jets, the events numbered anew."""
         cluster = None if self.cluster is None else np.unique(self.cluster[rows], return_inverse=True)[1]
         columns = {name: None if column is None else column[rows] for name, column in self.columns.items()}
-        return Jets(self.truth[rows], self.weight[rows], cluster, columns, self.rows[rows])
+        return Jets(self.truth[rows], self.weight[rows], cluster, columns, self.rows[rows], self.given)
 
 
 def binned(
@@ -94,8 +97,8 @@ def binned(
         number = jets.truth
     else:
         number = np.asarray(by)
-        if number.ndim != 1 or len(number) <= jets.rows.max(initial=-1):
-            raise ValueError(f"what to bin in has the shape {number.shape}; expected one number per jet")
+        if number.shape != (jets.given,):
+            raise ValueError(f"what to bin in has the shape {number.shape}; expected one number per jet, {jets.given}")
         number = number[jets.rows]
     return edges, [np.flatnonzero((number >= low) & (number < high)) for low, high in pairwise(edges)]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.metrics import CENTRAL
 from hepcal.scores import effective_number, weighted_mean
 from hepcal.truth_closure.binning import Jets, binned, plain
 from hepcal.truth_closure.estimators import (
-    CORE,
     Estimate,
     core,
     effective_clusters,
@@ -41,7 +41,8 @@ class TruthClosure:
         truth: Mean truth [GeV].
         share: Sum of weights relative to that of all jets, those outside the bins included.
         n_eff: Effective number of jets.
-        in_range: Share inside the training support; NaN if it was not given.
+        in_range: Share inside the training support; NaN if it was not given. Not for cuts: the support is that of the
+            calibrated value, and near its edge a cut keeps those jets that fluctuated inwards.
         mean: Mean of the response minus one: the relative bias.
         median: Median of the response minus one.
         core: Mean of the Gaussian core of the response minus one (:func:`hepcal.truth_closure.core`).
@@ -102,7 +103,9 @@ def closure_in_truth(
         edges: Bin edges, increasing; a low edge belongs to the bin, a high edge to the next one.
         by: What to bin in instead of truth, e.g. abs(eta), shape (n,). Cut on the truth with ``weight``.
         event: Ids of the events, integers of shape (n,): errors then allow for jets of one event moving together.
-        in_range: Whether each jet is inside the training support, shape (n,).
+        in_range: Whether each jet is inside the training support, shape (n,). Only the share is reported: leaving out
+            the other jets would select on the calibrated value (+2.4 % at a truth of 1850 GeV, for a support from
+            1800 GeV and a resolution of 5 %).
 
     Raises:
         ValueError: Shapes differ, a value is not finite, a truth is not positive, or the edges do not increase.
@@ -140,7 +143,7 @@ def _figures(jets: Jets, total: float) -> dict[str, float]:
 def _estimates(jets: Jets) -> dict[str, Estimate]:
     response, weight = jets["value"] / jets.truth, jets.weight
     n = effective_clusters(weight, jets.cluster)
-    average, (low, middle, high) = mean(response, weight), quantiles(response, weight, CORE, n)
+    average, (low, middle, high) = mean(response, weight), quantiles(response, weight, CENTRAL, n)
     half = Estimate((high.value - low.value) / 2, (high.influence - low.influence) / 2)
     peak, width = core(response, weight, n)
     slope = median_line(response, jets.truth, weight, n)[1]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from hepcal.metrics import CENTRAL
 from hepcal.scores import effective_number, weighted_mean, weighted_quantiles
 
 __all__ = ["Estimate", "core", "effective_clusters", "mean", "median_line", "quantiles", "standard_error"]
@@ -26,7 +27,6 @@ STEADYING = 200
 MAX_STEPS = 200
 # Steps smaller than this part of the statistical error do not matter.
 NEGLIGIBLE = 1e-3
-CORE = (float(ndtr(-1.0)), 0.5, float(ndtr(1.0)))
 
 
 class Estimate(NamedTuple):
@@ -110,7 +110,7 @@ def core(values: np.ndarray, weight: np.ndarray, n: float) -> tuple[Estimate, Es
     Returns:
         NaN where the window has no positive weight or variance, or the iteration finds no end.
     """
-    low, median, high = weighted_quantiles(values, weight, CORE)
+    low, median, high = weighted_quantiles(values, weight, CENTRAL)
     lost = Estimate(NAN, np.full(len(values), NAN))
     sigma = float(high - low) / 2
     if sigma == 0:
@@ -179,7 +179,7 @@ def median_line(response: np.ndarray, truth: np.ndarray, weight: np.ndarray, n: 
     Returns:
         Height and slope; NaN where the truth does not vary or the negative weights leave no solution.
     """
-    low, median, high = weighted_quantiles(response, weight, CORE)
+    low, median, high = weighted_quantiles(response, weight, CENTRAL)
     sigma, lost = float(high - low) / 2, Estimate(NAN, np.full(len(response), NAN))
     inverse = weighted_mean(truth, weight)[0] / truth
     if sigma == 0 or np.ptp(truth) == 0:

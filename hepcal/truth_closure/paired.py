@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.metrics import CENTRAL
 from hepcal.scores import effective_number, weighted_quantiles
 from hepcal.truth_closure.binning import Jets, binned, plain
 from hepcal.truth_closure.closure import MIN_N_EFF
-from hepcal.truth_closure.estimators import CORE
 
 __all__ = ["PairedGain", "paired_resolution_gain"]
 
@@ -106,12 +106,12 @@ def _gain(jets: Jets, n: int, rng: np.random.Generator) -> tuple[float, ...]:
     for replica in range(n):
         first, second = widths(jets.weight * rng.poisson(1, int(cluster.max()) + 1)[cluster])
         ratios[replica] = _ratio(first, second)
-    low, high = np.quantile(ratios, (CORE[0], CORE[2]))
+    low, high = np.quantile(ratios, (CENTRAL[0], CENTRAL[2]))
     return n_eff, *found, _ratio(*found), float(ratios.std(ddof=1)), float(low), float(high)
 
 
 def _resolution(response: np.ndarray, weight: np.ndarray) -> float:
-    low, middle, high = weighted_quantiles(response, weight, CORE)
+    low, middle, high = weighted_quantiles(response, weight, CENTRAL)
     return float(high - low) / (2 * float(middle)) if middle else NAN
 
 

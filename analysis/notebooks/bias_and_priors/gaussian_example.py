@@ -43,7 +43,7 @@ import numpy as np
 from hepcal.calibrators.ansatz import GaussianAnsatz
 from hepcal.plot.panels import SERIES, STYLE
 from hepcal.training.ansatz import fit_ansatz
-from hepcal.transport import QuantileMap, predicted_bias, prior_shift
+from hepcal.transport import QuantileMap, map_shift, predicted_bias
 
 plt.rcParams.update(STYLE)
 COLOURS = [colour for colour, _ in SERIES]
@@ -289,7 +289,7 @@ axes[0].set_ylabel("Share of events / bin")
 # %% [markdown]
 # On its own spectrum the map closes by construction. On the other one the width comes out right, $\sqrt 5$, and the
 # mean is wrong by $(1 - \alpha)(\mu_{train} - \mu_{test}) = 1.162$ everywhere: the two maps have the same slope, and
-# only the offset knows the spectrum. `prior_shift` is the difference of two maps, `predicted_bias` what it does to the
+# only the offset knows the spectrum. `map_shift` is the difference of two maps, `predicted_bias` what it does to the
 # calibrated value. They need a map on the other spectrum, which data do not give: they are a diagnosis made with
 # simulation, not a correction.
 
@@ -315,7 +315,7 @@ train, test = maps["training"], maps["test"]
 both = at[~train.out_of_range(at) & ~test.out_of_range(at)]
 for i, (values, (found, unc), name) in enumerate(
     (
-        (both, prior_shift(train, test, both), r"Difference of the maps, $h_{train}(x) - h_{test}(x)$"),
+        (both, map_shift(train, test, both), r"Difference of the maps, $h_{train}(x) - h_{test}(x)$"),
         (test(both), predicted_bias(train, test, test(both)), r"Bias $h_{train}(h_{test}^{-1}(y)) - y$"),
     )
 ):

@@ -20,7 +20,6 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 LAYOUTS = [
     ("iterative", 1, (500, 100_000)),
     ("futures", 2, (700,)),
-    ("dask", 1, (5_000,)),
     ("dask", 2, (500, 100_000)),
     *(
         pytest.param(name, workers, (500, 5_000, 100_000), marks=pytest.mark.study)

@@ -58,9 +58,9 @@ def main() -> None:
     with threads(1):
         found = play({name: case(calibrator) for name, calibrator in calibrators().items()}, arguments.rounds)
     print(f"\n{arguments.jets} jets, one thread, CPU time; median (quartiles)")
-    print(f"  {'case':<44}{'jets per second':<30}time over that of the Bayesian network")
+    print(f"  {'case':<44}{'jets per second':<32}time over that of the Bayesian network")
     for name, seconds in found.seconds.items():
-        print(f"  {name:<44}{found.rate(name, arguments.jets)!s:<30}{Quartiles.of(seconds / found.seconds[BNN])}")
+        print(f"  {name:<44}{found.rate(name, arguments.jets)!s:<32}{Quartiles.of(seconds / found.seconds[BNN])}")
 
 
 if __name__ == "__main__":

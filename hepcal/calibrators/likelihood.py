@@ -125,8 +125,9 @@ class LikelihoodCalibrator(Calibrator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Central confidence interval of the true p_T by a Neyman belt.
 
-        Its ends are the truths for which the measured p_T lies at the upper and lower quantile of the response. It
-        covers with this probability for every truth, whatever the spectrum.
+        Its ends are the truths for which the measured p_T lies at the upper and lower quantile of the response. Inside
+        the support it covers with this probability at every truth, whatever the spectrum, as far as the density is
+        right; it does not hold ``sigma_pred``.
 
         Args:
             features: As in :meth:`predict`.

@@ -70,7 +70,7 @@ def learn_forward(task: Task, fitted: Forward, judges: Forward) -> Learned:
     """An ensemble of densities of ln(measured / truth) given ln truth and the conditions.
 
     Raises:
-        TrainingError: The median response does not rise with the truth anywhere.
+        TrainingError: The median response hardly rises with the truth anywhere.
     """
     method = task.method
     assert isinstance(method, Likelihood)  # noqa: S101 - the registry says so

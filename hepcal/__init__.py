@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hepcal.calibrators.mse import MSE
     from hepcal.calibrators.summary import SummaryLikelihood
     from hepcal.calibrators.transport import OptimalTransport
+    from hepcal.constituents import Constituents
     from hepcal.features import Feature, Features
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
@@ -39,6 +40,7 @@ __version__ = version("hepcal")
 _HOMES = {
     "BNN": "hepcal.calibrators.bnn",
     "Calibrator": "hepcal.calibrators.base",
+    "Constituents": "hepcal.constituents",
     "Dropout": "hepcal.calibrators.dropout",
     "Ensemble": "hepcal.calibrators.ensemble",
     "Feature": "hepcal.features",
@@ -62,6 +64,7 @@ __all__ = [
     "BNN",
     "MSE",
     "Calibrator",
+    "Constituents",
     "Dropout",
     "Ensemble",
     "Feature",

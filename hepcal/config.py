@@ -65,10 +65,14 @@ class TrainingConfig(BaseModel):
             TrainingError: They differ.
         """
         wanted, found = self.features, table.spec
-        if wanted and (wanted.inputs not in ((), found.inputs) or wanted.pt not in (None, found.pt)):
+        if wanted and (
+            wanted.inputs not in ((), found.inputs)
+            or wanted.constituents not in (None, found.constituents)
+            or wanted.pt not in (None, found.pt)
+        ):
             raise TrainingError(
-                f"the configuration asks for the features {', '.join(wanted.names) or 'none'} "
-                f"(p_T: {wanted.pt or 'any'}), but the table was made with {', '.join(found.names) or 'none'} "
+                f"the configuration asks for the features {wanted.listed} "
+                f"(p_T: {wanted.pt or 'any'}), but the table was made with {found.listed} "
                 f"(p_T: {found.pt}): leave them out, or make the table anew from the fileset"
             )
 

@@ -115,10 +115,14 @@ def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> N
 
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
     wanted, found = calibrator.card.features, pairs.spec
-    if not set(wanted.names) <= set(found.names) or wanted.pt != found.pt:
+    if (
+        not set(wanted.names) <= set(found.names)
+        or wanted.constituents not in (None, found.constituents)
+        or wanted.pt != found.pt
+    ):
         raise TrainingError(
-            f"{name} was trained on the inputs {', '.join(wanted.names) or 'none'} (p_T: {wanted.pt}), "
-            f"but the table holds {', '.join(found.names) or 'none'} (p_T: {found.pt})"
+            f"{name} was trained on the inputs {wanted.listed} (p_T: {wanted.pt}), "
+            f"but the table holds {found.listed} (p_T: {found.pt})"
         )
 
 

@@ -10,10 +10,11 @@ import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from hepcal.constituents import Constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
 from hepcal.schemas import PtKind, detector_pt, event_field
 
-__all__ = ["DEFAULT_FEATURES", "Feature", "Features"]
+__all__ = ["DEFAULT_FEATURES", "Constituents", "Feature", "Features"]
 
 Transform = Literal["identity", "abs", "log", "log1p"]
 
@@ -38,7 +39,9 @@ class Features(BaseModel):
     The logarithm of the detector-level p_T always comes first and is not listed.
 
     Attributes:
-        inputs: Features in order; a bare name means no transform. Empty means the default of the files' schema.
+        inputs: Features in order; a bare name means no transform. Empty means the default of the files' schema, or no
+            features beside the constituents.
+        constituents: Four-vectors of the constituents as further inputs, behind the others; None: none.
         pt: Detector-level p_T: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field; None means the schema's default
             (``raw`` on NanoAOD and PFNano, ``pt`` on Delphes).
 
@@ -49,6 +52,7 @@ class Features(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inputs: tuple[Feature, ...] = ()
+    constituents: Constituents | None = None
     pt: PtKind | None = None
 
     @field_validator("inputs", mode="before")
@@ -67,8 +71,19 @@ class Features(BaseModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names in table order, without ln p_T."""
+        """Names in table order, without ln p_T and constituents."""
         return tuple(feature.name for feature in self.inputs)
+
+    @property
+    def width(self) -> int:
+        """Columns of a table: one per feature, and four per slot of a constituent."""
+        return len(self.inputs) + (0 if self.constituents is None else self.constituents.width)
+
+    @property
+    def listed(self) -> str:
+        """All inputs but ln p_T, for people."""
+        momenta = () if self.constituents is None else (str(self.constituents),)
+        return ", ".join((*self.names, *momenta)) or "none"
 
     @property
     def event_names(self) -> tuple[str, ...]:
@@ -81,20 +96,31 @@ class Features(BaseModel):
         pt = ("pt", "rawFactor") if self.pt == "raw" else ("pt",)
         return tuple(dict.fromkeys((*pt, *(n for n in self.names if not n.startswith("event_")))))
 
-    def selected(self, names: Sequence[str]) -> Features:
+    def selected(self, names: Sequence[str], *, constituents: bool = False) -> Features:
         """With some of the inputs only.
+
+        Args:
+            names: Features to keep.
+            constituents: Keep the constituents, too, if there are any.
 
         Raises:
             PairsError: A name is not among them.
         """
         if missing := [name for name in names if name not in self.names]:
             raise PairsError(f"no input {', '.join(missing)} among {', '.join(self.names) or 'no inputs'}")
-        return Features(inputs=tuple(f for f in self.inputs if f.name in names), pt=self.pt)
+        kept = self.constituents if constituents else None
+        return Features(inputs=tuple(f for f in self.inputs if f.name in names), constituents=kept, pt=self.pt)
+
+    def columns_of(self, spec: Features) -> list[int]:
+        """Columns of a table of these inputs that hold those of ``spec``, one of its selections."""
+        momenta = range(len(self.inputs), self.width) if spec.constituents else ()
+        return [*(self.names.index(name) for name in spec.names), *momenta]
 
     def resolved(self, schema: str) -> Features:
         """With the defaults of a schema filled in where nothing was chosen."""
         default = DEFAULT_FEATURES[schema]
-        return Features(inputs=self.inputs or default.inputs, pt=self.pt or default.pt)
+        inputs = self.inputs if self.inputs or self.constituents else default.inputs
+        return Features(inputs=inputs, constituents=self.constituents, pt=self.pt or default.pt)
 
     def table(
         self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None
@@ -171,6 +197,8 @@ class Features(BaseModel):
                     f"{bad.sum()} of {len(values)} jets have a {name!r} that is NaN, infinite{limit}, "
                     f"first at jet {int(np.argmax(bad))}; select jets without them, or repair them, before calibrating"
                 )
+        if self.constituents is not None:
+            self.constituents.check(table[:, len(self.inputs) :])
 
 
 def _column(values: Any) -> np.ndarray:

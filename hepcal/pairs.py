@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hepcal.constituents import Constituents
 from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
 from hepcal.filesets import Fileset, load_fileset
@@ -61,7 +62,7 @@ class JetPairs:
     def __repr__(self) -> str:
         return (
             f"<JetPairs: {len(self)} jets of {len(np.unique(self.event))} events, n_eff {self.n_eff:.0f}, "
-            f"inputs {', '.join(('ln(pt)', *self.spec.names))}>"
+            f"inputs ln(pt), {self.spec.listed}>"
         )
 
     @property
@@ -88,11 +89,13 @@ class JetPairs:
         weight: np.ndarray | None = None,
         event: np.ndarray | None = None,
         pt: PtKind = "pt",
+        constituents: Constituents | None = None,
     ) -> JetPairs:
         """A table from arrays of your own.
 
         Args:
-            features: Inputs, shape (n, d); ln(reco) is added by the calibrator and must not be among them.
+            features: Inputs, shape (n, d), or (n, d + 4 count) with constituents; ln(reco) is added by the calibrator
+                and must not be among them.
             names: Names (or :class:`Feature` with a transform) of the d inputs.
             reco: Detector-level p_T [GeV], shape (n,), > 0.
             truth: Particle-level p_T [GeV], shape (n,), > 0.
@@ -101,6 +104,7 @@ class JetPairs:
                 different.
             pt: What ``reco`` is on the jets that the calibrator will meet: ``pt``, or ``raw`` for
                 ``pt (1 - rawFactor)`` of NanoAOD.
+            constituents: What the columns behind the d inputs are, if the table has constituents.
 
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
@@ -117,7 +121,7 @@ class JetPairs:
             truth=np.ascontiguousarray(truth, dtype=np.float32),
             weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
             event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
-            spec=Features.model_validate({"inputs": tuple(names), "pt": pt}),
+            spec=Features.model_validate({"inputs": tuple(names), "constituents": constituents, "pt": pt}),
             source={"schema": "arrays"},
         )
         table.check()
@@ -191,10 +195,10 @@ class JetPairs:
         n = len(self.reco)
         if n == 0:
             raise PairsError(f"no matched jets: nothing to train on (source: {dict(self.source)})")
-        if self.features.shape != (n, len(self.spec.inputs)):
+        if self.features.shape != (n, self.spec.width):
             raise PairsError(
-                f"features have the shape {self.features.shape}; expected ({n}, {len(self.spec.inputs)}): "
-                f"{n} jets and the inputs {', '.join(self.spec.names) or 'none'}"
+                f"features have the shape {self.features.shape}; expected ({n}, {self.spec.width}): "
+                f"{n} jets and the inputs {self.spec.listed}"
             )
         for name in ("truth", "weight", "event"):
             if getattr(self, name).shape != (n,):
@@ -239,9 +243,9 @@ class JetPairs:
         """
         if spec == self.spec:
             return self
-        if spec != self.spec.selected(spec.names):
+        if spec != self.spec.selected(spec.names, constituents=spec.constituents is not None):
             raise PairsError(f"the table holds {self.spec!r}, which has not the inputs {spec!r}")
-        columns = [self.spec.names.index(name) for name in spec.names]
+        columns = self.spec.columns_of(spec)
         return replace(self, features=self.features[:, columns], spec=spec)
 
     def save(self, directory: str | Path) -> None:

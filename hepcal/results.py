@@ -245,6 +245,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
     inputs = [
         "ln(pt)",
         *(f"{f.transform}({f.name})" if f.transform != "identity" else f.name for f in card.features.inputs),
+        *(() if card.features.constituents is None else (str(card.features.constituents),)),
     ]
     return [
         ("method", card.method),
@@ -312,7 +313,7 @@ def describe_pairs(table: Any) -> list[tuple[str, str]]:
         ("n_eff", f"{table.n_eff:.0f}"),
         ("truth p_T [GeV]", f"{table.truth.min():.1f} to {table.truth.max():.1f}"),
         ("reco p_T [GeV]", f"{table.reco.min():.1f} to {table.reco.max():.1f}"),
-        ("inputs", ", ".join(("ln(pt)", *table.spec.names))),
+        ("inputs", f"ln(pt), {table.spec.listed}"),
         ("schema", str(table.source.get("schema", ""))),
     ]
     if truth_jets:

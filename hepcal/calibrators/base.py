@@ -23,7 +23,7 @@ from hepcal.errors import CalibratorFileError, HepcalError, SchemaError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
-from hepcal.networks.scaling import InputScaling, TargetScaling
+from hepcal.networks.scaling import MOMENTUM, InputScaling, TargetScaling
 from hepcal.prediction import Prediction
 from hepcal.schemas import detector_pt
 
@@ -63,7 +63,7 @@ class Calibrator(ABC):
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         )
         self.device = device_of(device)
-        inputs = 1 + len(card.features.inputs)
+        inputs = 1 + card.features.width
         for part in ("mean", "scale", "low", "high"):
             self._require(f"input_{part}", (inputs,), positive=part == "scale")
         if not (card.target_scale > 0 and math.isfinite(card.target_location) and card.features.pt):
@@ -240,7 +240,7 @@ class Calibrator(ABC):
 
     def __repr__(self) -> str:
         card = self.card
-        inputs = ", ".join(("ln(pt)", *card.features.names))
+        inputs = f"ln(pt), {card.features.listed}"
         return f"<{type(self).__name__}: {card.method}, {card.source.jets} training jets, inputs {inputs}>"
 
     # -- as data ------------------------------------------------------------------------------------------------
@@ -300,10 +300,10 @@ class Calibrator(ABC):
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = np.asarray(features, dtype=np.float32)
         reco = np.asarray(reco, dtype=np.float32)
-        names, listed = self.card.features.names, ", ".join(self.card.features.names) or "none"
-        if reco.ndim != 1 or features.shape != (len(reco), len(names)):
+        spec = self.card.features
+        if reco.ndim != 1 or features.shape != (len(reco), spec.width):
             raise ValueError(
-                f"expected features of shape (n, {len(names)}) for {listed} and reco of shape (n,); "
+                f"expected features of shape (n, {spec.width}) for {spec.listed} and reco of shape (n,); "
                 f"found {features.shape} and {reco.shape}"
             )
         self.card.features.check(features, reco)
@@ -325,5 +325,6 @@ def device_of(name: str) -> torch.device:
 
 
 def transforms_of(features: Features) -> tuple[str, ...]:
-    """Transforms of all network inputs: ln p_T first."""
-    return ("log", *(feature.transform for feature in features.inputs))
+    """Transforms of all network inputs: ln p_T first, components of constituents last."""
+    momenta = features.width - len(features.inputs)
+    return ("log", *(feature.transform for feature in features.inputs), *[MOMENTUM] * momenta)

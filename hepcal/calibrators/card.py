@@ -103,6 +103,10 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
     if len({spec.pt for spec in specs.values()}) > 1:
         found = ", ".join(f"{name} from {spec.pt!r}" for name, spec in specs.items())
         raise TrainingError(f"the calibrators start from different detector-level p_T ({found}): take them one by one")
+    momenta = {spec.constituents for spec in specs.values()} - {None}
+    if len(momenta) > 1:
+        found = "; ".join(f"{name}: {spec.constituents}" for name, spec in specs.items())
+        raise TrainingError(f"the calibrators read constituents in different ways ({found}): take them one by one")
     inputs = {feature.name: feature for spec in specs.values() for feature in spec.inputs}
     order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(inputs, ()))
     for name, spec in specs.items():
@@ -119,4 +123,6 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
     except CycleError as error:
         each = "; ".join(f"{name}: {', '.join(spec.names)}" for name, spec in specs.items())
         raise TrainingError(f"the calibrators have inputs in different orders ({each}): take one by one") from error
-    return Features(inputs=tuple(inputs[name] for name in names), pt=next(iter(specs.values())).pt)
+    constituents = next(iter(momenta), None)
+    pt = next(iter(specs.values())).pt
+    return Features(inputs=tuple(inputs[name] for name in names), constituents=constituents, pt=pt)

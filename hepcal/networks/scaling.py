@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 
@@ -14,6 +15,11 @@ from hepcal.scores import weighted_quantiles
 __all__ = ["InputScaling", "TargetScaling"]
 
 _TRANSFORMS = {"abs": torch.abs, "log": torch.log, "log1p": torch.log1p}
+# Components of constituents: scaled but not centred, so that an empty slot stays zero, and without a support: of
+# hundreds of columns, jets of the training's own kind would be outside in one or the other.
+MOMENTUM = "momentum"
+UNBOUNDED = 3e38
+TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class InputScaling:
     """Raw inputs to standardised ones: transform, then (t - mean) / scale.
 
     Attributes:
-        transforms: One name per input, ln p_T first.
+        transforms: One name per input, ln p_T first; ``momentum`` for components of constituents.
         mean: float32 of shape (d,).
         scale: float32 of shape (d,).
         low: Smallest standardised value inside the training support, float32 of shape (d,).
@@ -36,16 +42,25 @@ class InputScaling:
 
     @classmethod
     def fit(cls, raw: torch.Tensor, transforms: Sequence[str], weight: torch.Tensor) -> InputScaling:
-        """Weighted mean and spread of raw inputs (d, n); an input that is constant keeps the scale one."""
+        """Weighted mean and spread of raw inputs (d, n); an input that is constant keeps the scale one.
+
+        Components of constituents have the mean zero, and their root mean square over occupied slots as scale.
+        """
+        momentum = torch.tensor([name == MOMENTUM for name in transforms])
         values = transform(raw, transforms).double()
         share = (weight / weight.sum()).double()
-        mean = (values * share).sum(1)
-        scale = ((values - mean[:, None]) ** 2 * share).sum(1).clamp_min(0).sqrt()
+        mean = torch.where(momentum, 0.0, (values * share).sum(1))
+        there = torch.where(momentum, ((values != 0) * share).sum(1).clamp_min(TINY), 1.0)
+        scale = (((values - mean[:, None]) ** 2 * share).sum(1) / there).clamp_min(0).sqrt()
         scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.ones_like(scale))
         empty = torch.empty(0)
         scaling = cls(tuple(transforms), mean.float(), scale.float(), empty, empty)
         standardised = scaling(raw)
-        return cls(scaling.transforms, scaling.mean, scaling.scale, standardised.amin(1), standardised.amax(1))
+        low, high = (
+            torch.where(momentum, sign * UNBOUNDED, end)
+            for sign, end in ((-1, standardised.amin(1)), (1, standardised.amax(1)))
+        )
+        return cls(scaling.transforms, scaling.mean, scaling.scale, low, high)
 
     def above(self, pt: float) -> InputScaling:
         """The same, with the support cut at a p_T [GeV], the first input; zero cuts nothing."""
@@ -81,5 +96,9 @@ class TargetScaling:
 
 def transform(raw: torch.Tensor, transforms: Sequence[str]) -> torch.Tensor:
     """Row-wise transforms of raw inputs (d, n)."""
-    rows = [row if name == "identity" else _TRANSFORMS[name](row) for row, name in zip(raw, transforms, strict=True)]
-    return torch.stack(rows)
+    out, start = raw.clone(), 0
+    for name, group in groupby(transforms):
+        rows = slice(start, start := start + len(list(group)))
+        if name in _TRANSFORMS:
+            out[rows] = _TRANSFORMS[name](raw[rows])
+    return out

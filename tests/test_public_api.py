@@ -10,7 +10,7 @@ import hepcal
 
 def test_public_names_are_these():
     assert sorted(hepcal.__all__) == [
-        "BNN", "Calibrator", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz", "GeneralisedInversion",
+        "BNN", "Calibrator", "Constituents", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz", "GeneralisedInversion",
         "Heteroscedastic", "JetPairs", "Likelihood", "MSE", "NumericalInversion", "OptimalTransport", "Prediction",
         "SummaryLikelihood", "diagnostics", "load_fileset", "plot", "priors", "processors", "scores", "spread", "train",
         "truth_closure",

@@ -39,6 +39,7 @@ class MethodChoice(StrEnum):
     heteroscedastic = "heteroscedastic"
     dropout = "dropout"
     mse = "mse"
+    noisy_labels = "noisy_labels"
     inversion = "inversion"
     generalised_inversion = "generalised_inversion"
     gaussian_ansatz = "gaussian_ansatz"
@@ -47,6 +48,10 @@ class MethodChoice(StrEnum):
 
 
 FilesetArgument = Annotated[Path, typer.Argument(help="Fileset of coffea, JSON: {dataset: {'files': {path: tree}}}.")]
+Jets = Annotated[str, typer.Option(help="Detector-level jets: Jet, FatJet.")]
+Truth = Annotated[
+    str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
 Executor = Annotated[
     ExecutorChoice, typer.Option(help="Where events are read: this process, local processes, or dask workers.")
@@ -77,6 +82,9 @@ def demo(
 def pairs(
     fileset: FilesetArgument,
     output: Output = Path("pairs"),
+    config: Annotated[Path | None, typer.Option(help="YAML file of 'hepcal train', for its features.")] = None,
+    jets: Jets = "Jet",
+    truth: Truth = "GenJet",
     executor: Executor = ExecutorChoice.futures,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -84,14 +92,15 @@ def pairs(
     allow_skipped: AllowSkipped = False,
 ) -> None:
     """Read events into a training table: one row per matched jet."""
+    from hepcal.config import TrainingConfig
     from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
 
-    checked = load_fileset(fileset)
+    checked, features = load_fileset(fileset), TrainingConfig.read(config).features
+    options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
     with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-        table = JetPairs.from_fileset(checked, executor=opened, chunksize=chunksize, allow_skipped=allow_skipped)
-    table.save(output)
+        table = JetPairs.write(checked, output, features, executor=opened, **options)
     _print_pairs(table)
     typer.echo(f"Training table in {output}")
 
@@ -106,6 +115,8 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="YAML file: method, its settings, features; examples: analysis/configs.")
     ] = None,
+    jets: Jets = "Jet",
+    truth: Truth = "GenJet",
     seed: Annotated[int, typer.Option(help="The same table, settings and seed give the same calibrator.")] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 ...")] = "cpu",
     checkpoint: Annotated[
@@ -146,8 +157,9 @@ def train(
         settings.require(table)
     else:
         checked = load_fileset(source)
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "allow_skipped": allow_skipped}
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(checked, settings.features, executor=opened, allow_skipped=allow_skipped)
+            table = JetPairs.from_fileset(checked, settings.features, executor=opened, **options)
     _print_pairs(table)
     chosen = settings.build()
     calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
@@ -204,6 +216,8 @@ def diagnose(
     ],
     calibrator: Annotated[list[Path], typer.Option(help="Calibrator file; repeat the option to compare several.")],
     output: Output = Path("diagnostics"),
+    jets: Jets = "Jet",
+    truth: Truth = "GenJet",
     executor: Executor = ExecutorChoice.futures,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -227,7 +241,7 @@ def diagnose(
     else:
         features = joint_features({name: found.card for name, found in loaded.items()})
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(load_fileset(source), features, executor=opened)
+            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=opened)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
     _print_scores(found)

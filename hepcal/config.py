@@ -65,8 +65,9 @@ class TrainingConfig(BaseModel):
             TrainingError: They differ.
         """
         wanted, found = self.features, table.spec
+        # With constituents, no inputs are a choice; without, they stand for the defaults.
         if wanted and (
-            wanted.inputs not in ((), found.inputs)
+            (wanted.inputs != found.inputs and bool(wanted.inputs or wanted.constituents))
             or wanted.constituents not in (None, found.constituents)
             or wanted.pt not in (None, found.pt)
         ):

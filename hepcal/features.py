@@ -12,9 +12,16 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from hepcal.constituents import Constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
-from hepcal.schemas import PtKind, detector_pt, event_field
+from hepcal.schemas import (
+    PFNANO_INDEX,
+    PtKind,
+    detector_pt,
+    event_field,
+    jet_constituents,
+    require_constituents,
+)
 
-__all__ = ["DEFAULT_FEATURES", "Constituents", "Feature", "Features"]
+__all__ = ["DEFAULT_FEATURES", "FATJET_FEATURES", "Constituents", "Feature", "Features"]
 
 Transform = Literal["identity", "abs", "log", "log1p"]
 
@@ -39,8 +46,9 @@ class Features(BaseModel):
     The logarithm of the detector-level p_T always comes first and is not listed.
 
     Attributes:
-        inputs: Features in order; a bare name means no transform. Empty means the default of the files' schema, or no
-            features beside the constituents.
+        inputs: Features in order; a bare name means no transform. Empty means the default of the files' schema and
+            of the kind of jets (:data:`DEFAULT_FEATURES`, :data:`FATJET_FEATURES`), or no features beside the
+            constituents.
         constituents: Four-vectors of the constituents as further inputs, behind the others; None: none.
         pt: Detector-level p_T: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field; None means the schema's default
             (``raw`` on NanoAOD and PFNano, ``pt`` on Delphes).
@@ -96,6 +104,11 @@ class Features(BaseModel):
         pt = ("pt", "rawFactor") if self.pt == "raw" else ("pt",)
         return tuple(dict.fromkeys((*pt, *(n for n in self.names if not n.startswith("event_")))))
 
+    def fields_of(self, jets: ak.Array) -> tuple[str, ...]:
+        """:attr:`jet_fields`, and what links PFNano jets to their constituents where those are used."""
+        linked = self.constituents is not None and PFNANO_INDEX in jets.fields
+        return (*self.jet_fields, *((PFNANO_INDEX,) if linked else ()))
+
     def selected(self, names: Sequence[str], *, constituents: bool = False) -> Features:
         """With some of the inputs only.
 
@@ -116,9 +129,9 @@ class Features(BaseModel):
         momenta = range(len(self.inputs), self.width) if spec.constituents else ()
         return [*(self.names.index(name) for name in spec.names), *momenta]
 
-    def resolved(self, schema: str) -> Features:
-        """With the defaults of a schema filled in where nothing was chosen."""
-        default = DEFAULT_FEATURES[schema]
+    def resolved(self, schema: str, jets: str = "Jet") -> Features:
+        """With the defaults of a schema and a jet collection filled in where nothing was chosen."""
+        default = (FATJET_FEATURES if jets == "FatJet" else DEFAULT_FEATURES)[schema]
         inputs = self.inputs if self.inputs or self.constituents else default.inputs
         return Features(inputs=inputs, constituents=self.constituents, pt=self.pt or default.pt)
 
@@ -133,15 +146,17 @@ class Features(BaseModel):
             event_index: Event of each jet, int of shape (n,).
 
         Returns:
-            Untransformed features, float32 of shape (n, d), and detector-level p_T [GeV], float32 of shape (n,).
+            Untransformed features, float32 of shape (n, :attr:`width`), and detector-level p_T [GeV], float32 of
+            shape (n,).
 
         Raises:
-            MissingFieldError: A field, or the events, are missing.
-            NonFiniteFeatureError: A value is NaN or infinite, or a p_T is not positive.
+            MissingFieldError: A field, the constituents or the events are missing.
+            NonFiniteFeatureError: A value is NaN or infinite, a p_T is not positive, or a jet has no constituents.
+            SchemaError: Constituents of Delphes jets are asked for in events with several jets.
         """
         self.require(jets, events)
         reco = _column(detector_pt(jets, self.pt or "pt"))
-        table = np.empty((len(reco), len(self.inputs)), dtype=np.float32)
+        table = np.zeros((len(reco), self.width), dtype=np.float32)
         for column, name in enumerate(self.names):
             if name in self.event_names:
                 assert events is not None  # noqa: S101 - required above
@@ -149,14 +164,26 @@ class Features(BaseModel):
                 table[:, column] = event_field(events, name)[event_index]
             else:
                 table[:, column] = _column(jets[name])
+        if self.constituents is not None:
+            candidates = jet_constituents(jets, events, event_index)
+            # PFNano says which constituents a jet has; Delphes only which an event has.
+            axis = None if PFNANO_INDEX in jets.fields else (_column(jets.eta), _column(jets.phi))
+            self.constituents.fill(table[:, len(self.inputs) :], candidates, axis)
         self.check(table, reco)
         return table, reco
+
+    def truncated(self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None) -> int:
+        """How many of the jets lose constituents, arguments as for :meth:`table`; zero without constituents."""
+        if self.constituents is None:
+            return 0
+        return self.constituents.truncated(jet_constituents(jets, events, event_index))
 
     def require(self, jets: ak.Array, events: ak.Array | None = None) -> None:
         """Refuse jets without the declared fields; reads nothing.
 
         Raises:
-            MissingFieldError: A jet field is missing, or event-level inputs are used and no events are given.
+            MissingFieldError: A jet field is missing, or the constituents, or events that inputs come from are not
+                given.
             SchemaError: Uncorrected p_T is asked of jets without ``rawFactor``.
         """
         if self.pt == "raw" and "rawFactor" not in jets.fields and "Jet" not in jets.fields:
@@ -173,6 +200,8 @@ class Features(BaseModel):
                 f"this calibrator uses the event-level inputs {', '.join(self.event_names)}: "
                 "call calibrator(jets, event=events)"
             )
+        if self.constituents is not None:
+            require_constituents(jets, events)
 
     def check(self, table: np.ndarray, reco: np.ndarray) -> None:
         """Refuse values that no network can use.
@@ -218,6 +247,7 @@ _NANO = Features(
     ),
     pt="raw",
 )
+# Of all jet collections but FatJet, by schema.
 DEFAULT_FEATURES = {
     "nanoaod": _NANO,
     "pfnano": _NANO,
@@ -233,5 +263,14 @@ DEFAULT_FEATURES = {
             Feature(name="EhadOverEem", transform="log1p"),
         ),
         pt="pt",
+    ),
+}
+# Of FatJet: what all versions of NanoAOD have, and what Delphes measures without the calorimeter's towers.
+_NANO_FATJET = _NANO.selected(("eta", "mass", "area"))
+FATJET_FEATURES = {
+    "nanoaod": _NANO_FATJET,
+    "pfnano": _NANO_FATJET,
+    "delphes": DEFAULT_FEATURES["delphes"].selected(
+        [name for name in DEFAULT_FEATURES["delphes"].names if name != "EhadOverEem"]
     ),
 }

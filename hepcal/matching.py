@@ -10,18 +10,19 @@ __all__ = ["MAX_DR", "leading", "match"]
 MAX_DR = 0.2
 
 
-def match(truth: ak.Array, reco: ak.Array, max_dr: float = MAX_DR) -> ak.Array:
+def match(truth: ak.Array, reco: ak.Array, max_dr: float = MAX_DR, index: str | None = "genJetIdx") -> ak.Array:
     """The detector-level partner of each particle-level jet.
 
     Candidates are all pairs of an event closer than ``max_dr`` in (eta, phi), or, where the detector-level jets carry
-    the generator's index (``genJetIdx`` of NanoAOD), only the pairs it names. Pairs are taken in the order of their
-    distance, each jet once, so the result is one to one and does not depend on the order of the jets (but for
+    the generator's index (``genJetIdx`` of NanoAOD jets), only the pairs it names. Pairs are taken in the order of
+    their distance, each jet once, so the result is one to one and does not depend on the order of the jets (but for
     pairs at exactly equal distance, where the lower index wins).
 
     Args:
         truth: Particle-level jets with ``eta``, ``phi``, ``events * var``.
         reco: Detector-level jets with ``eta``, ``phi``, ``events * var``.
         max_dr: Largest distance sqrt(deta² + dphi²) of a pair.
+        index: Field of ``reco`` with positions in ``truth``; not used where there is no such field, or None.
 
     Returns:
         ``events * var * ?int64`` shaped as ``truth``: position of the partner in ``reco``, None where there is none.
@@ -29,8 +30,8 @@ def match(truth: ak.Array, reco: ak.Array, max_dr: float = MAX_DR) -> ak.Array:
     """
     n_truth, n_reco = (ak.to_numpy(ak.num(jets)) for jets in (truth, reco))
     first_reco = np.cumsum(n_reco) - n_reco
-    if "genJetIdx" in reco.fields:
-        t, r = _indexed_pairs(reco, n_truth, n_reco)
+    if index is not None and index in reco.fields:
+        t, r = _indexed_pairs(reco[index], n_truth, n_reco)
     else:
         t, r = _all_pairs(n_truth, n_reco)
     truth_eta, truth_phi = (ak.to_numpy(ak.flatten(truth[name])).astype(np.float64) for name in ("eta", "phi"))
@@ -55,8 +56,8 @@ def _all_pairs(n_truth: np.ndarray, n_reco: np.ndarray) -> tuple[np.ndarray, np.
     return ak.to_numpy(ak.flatten(t)), ak.to_numpy(ak.flatten(r))
 
 
-def _indexed_pairs(reco: ak.Array, n_truth: np.ndarray, n_reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    index = ak.to_numpy(ak.flatten(reco.genJetIdx)).astype(np.int64)
+def _indexed_pairs(found: ak.Array, n_truth: np.ndarray, n_reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    index = ak.to_numpy(ak.flatten(found)).astype(np.int64)
     valid = (index >= 0) & (index < np.repeat(n_truth, n_reco))
     first_truth = np.repeat(np.cumsum(n_truth) - n_truth, n_reco)
     return (first_truth + index)[valid], np.flatnonzero(valid)

@@ -12,7 +12,7 @@ import torch
 from torch.optim.adam import adam
 
 from hepcal.calibrators.method import NetworkMethod
-from hepcal.calibrators.objectives import Batch, Objective
+from hepcal.calibrators.objectives import Batch, Objective, Table
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
 from hepcal.progress import Progress, say
@@ -43,7 +43,7 @@ class Fit:
 def minimise(
     objective: Objective,
     method: NetworkMethod,
-    table: Batch,
+    table: Table,
     judge: Batch,
     generator: torch.Generator,
     *,
@@ -55,7 +55,7 @@ def minimise(
     Args:
         objective: Its module holds the parameters, on the device of the tables.
         method: Batch, step size, schedule and the like.
-        table: Training inputs (n, d), targets (n,) and weights (n,).
+        table: Training inputs (n, d), in memory or streamed, targets (n,) and weights (n,).
         judge: The same of held-out jets.
         generator: Random numbers, on the CPU.
         show: Report progress.
@@ -99,10 +99,10 @@ class Loop:
     """The state of a training between two updates; :func:`minimise` drives it."""
 
     def __init__(
-        self, objective: Objective, method: NetworkMethod, table: Batch, judge: Batch, generator: torch.Generator
+        self, objective: Objective, method: NetworkMethod, table: Table, judge: Batch, generator: torch.Generator
     ) -> None:
         self.objective, self.method, self.table, self.judge = objective, method, table, judge
-        self.batches = _Batches(objective.rows or len(table[0]), method.batch, generator)
+        self.batches = _Batches(objective.rows or len(table[1]), method.batch, generator)
         self.generator = generator
         self.optimiser = _Adam([p for p in objective.module.parameters() if p.requires_grad])
         self.best_state = {name: value.clone() for name, value in objective.module.state_dict().items()}
@@ -126,7 +126,7 @@ class Loop:
         rate = self.method.learning_rate * LEARNING_RATE_DROP**self.drops
         if self.method.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * self.update / self.method.max_updates))
-        rows = self.batches.next().to(self.table[0].device)
+        rows = self.batches.next().to(self.table[1].device)
         self.objective.backward(*self.objective.batch(self.table, rows), self.generator)
         self.optimiser.step(rate)
         self.update += 1
@@ -200,7 +200,7 @@ class Loop:
             if group in parts and rest:
                 parts[group][rest] = value
         self.objective.module.load_state_dict(parts["module"])
-        device = self.table[0].device
+        device = self.table[1].device
         self.best_state = {name: value.to(device) for name, value in parts["best"].items()}
         for name, value in self.optimiser.state().items():
             value.copy_(parts["adam"][name])

@@ -2,56 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
 
+from hepcal.errors import PairsError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
-from hepcal.matching import leading, match
+from hepcal.matching import MAX_DR, leading, match
 from hepcal.reweighting import dataset_factors
 from hepcal.schemas import detector_pt, event_weight, truth_jets
 
 if TYPE_CHECKING:
-    from hepcal.running import Run
+    from hepcal.running import FileInfo, Run
 
-__all__ = ["COLUMNS", "PairsProcessor", "columns_of", "source_of"]
+__all__ = ["COLUMNS", "PairsProcessor", "Selection", "columns_of", "inputs_of", "source_of", "weight_factors"]
 
 COLUMNS = ("features", "reco", "truth", "weight", "event")
 # Events of a file get consecutive ids from (position of the file in the fileset) << EVENT_BITS.
 EVENT_BITS = 40
+# Default distances. Of fat jets (R = 0.8 and more) a jet and its particle-level partner are further apart; a parton
+# that decays may be anywhere in the jet.
+MAX_DR_FATJET, MAX_DR_PARTICLE = 0.4, 1.2
+# Which truth the index that NanoAOD jets carry points to.
+GENERATOR_INDEX = {("Jet", "GenJet"): "genJetIdx", ("FatJet", "GenJetAK8"): "genJetAK8Idx"}
 
 
-def source_of(done: Run, schema: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which jets and which truth make the rows of a table.
+
+    Attributes:
+        jets: Collection of detector-level jets.
+        truth: Collection of particle-level jets, of which the two leading ones of each event are taken; or one
+            particle per event by its position, ``Particle[0]``.
+        max_dr: Largest distance sqrt(deta² + dphi²) between the truth and its jet.
+
+    Raises:
+        PairsError: The truth is not of this form, or the distance not positive.
+    """
+
+    jets: str
+    truth: str
+    max_dr: float
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+(\[\d+\])?", self.truth):
+            raise PairsError(
+                f"truth is a collection (GenJet) or one particle per event (Particle[0]), not {self.truth!r}"
+            )
+        if not self.max_dr > 0:
+            raise PairsError(f"jets and truth are matched within a positive distance, not {self.max_dr:g}")
+
+    @classmethod
+    def of(cls, jets: str, truth: str, max_dr: float | None = None) -> Selection:
+        """With the default distance: 0.2 for jets, 0.4 for FatJet, and 1.2 where the truth is a particle."""
+        default = MAX_DR_PARTICLE if "[" in truth else MAX_DR_FATJET if jets == "FatJet" else MAX_DR
+        return cls(jets, truth, default if max_dr is None else max_dr)
+
+    @property
+    def collection(self) -> str:
+        """Collection of the truth."""
+        return self.truth.partition("[")[0]
+
+    def pairs(self, events: ak.Array) -> tuple[ak.Array, ak.Array]:
+        """The truth of each event, and the positions of its partners among the jets, None where there is none."""
+        truth, jets = truth_jets(events, self.collection), events[self.jets]
+        if self.collection != self.truth:
+            position = int(self.truth.partition("[")[2][:-1])
+            truth = truth[:, position : position + 1]
+            return truth, match(truth, jets, self.max_dr, index=None)
+        first = leading(truth)
+        index = GENERATOR_INDEX.get((self.jets, self.truth))
+        return truth[first], match(truth, jets, self.max_dr, index)[first]
+
+
+def inputs_of(files: Sequence[FileInfo], features: Features, jets: str) -> tuple[str, Features]:
+    """The schema of files and the inputs with its defaults filled in.
+
+    Raises:
+        PairsError: The files have different schemas.
+        MissingFieldError: A file lacks a branch that the inputs need.
+    """
+    schemas = sorted({info.schema.name for info in files})
+    if len(schemas) > 1:
+        raise PairsError(f"one training table needs files of one schema; found {', '.join(schemas)}")
+    spec = features.resolved(schemas[0], jets)
+    for info in files:
+        info.require(jets, (*spec.jet_fields, "eta", "phi"))
+        for collection, fields in (info.schema.constituents(jets) if spec.constituents else {}).items():
+            info.require(collection, fields)
+    return schemas[0], spec
+
+
+def source_of(done: Run, schema: str, selection: Selection) -> dict[str, Any]:
     """Provenance of a table, for its card and for people."""
-    matched = sum(len(rows["reco"]) for _, rows in done.output["chunks"].values())
+    counts = {name: int(done.output[name]) for name in ("truth_jets", "matched", "truncated_jets")}
     return {
         "schema": schema,
+        "jets": selection.jets,
+        "truth": selection.truth,
+        "max_dr": selection.max_dr,
         "files": sorted(info.uuid for info in done.files),
         "events": done.events,
-        "truth_jets": int(done.output["truth_jets"]),
+        "truth_jets": counts["truth_jets"],
         "reco_threshold": min(done.output["threshold"]),
-        "unmatched": int(done.output["truth_jets"]) - matched,
+        "unmatched": counts["truth_jets"] - counts["matched"],
+        "truncated_jets": counts["truncated_jets"],
         "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
     }
 
 
-def columns_of(output: Mapping[str, Any], fileset: Fileset) -> dict[str, np.ndarray]:
-    """Columns in the order of the fileset, weighted by cross section where the data sets give one."""
+def weight_factors(sum_of_weights: Mapping[str, float], fileset: Fileset) -> dict[str, float]:
+    """Factors that scale the weights of data sets to their cross sections; empty if no data set gives one.
+
+    Raises:
+        FilesetError: Some give one and some do not.
+    """
     cross_sections = {dataset.name: dataset.metadata.get("cross_section") for dataset in fileset.datasets}
-    factors: dict[str, float] = {}
-    if any(value is not None for value in cross_sections.values()):
-        # Rounded, so that sums taken over chunks in another order give the same table.
-        found = dataset_factors(output["sum_of_weights"], cross_sections)
-        factors = {name: float(f"{factor:.9e}") for name, factor in found.items()}
-    chunks = []
-    for key in sorted(output["chunks"]):
-        dataset, rows = output["chunks"][key]
-        chunks.append({**rows, "weight": rows["weight"] * factors.get(dataset, 1.0)})
-    return {name: np.concatenate([rows[name] for rows in chunks]) for name in COLUMNS}
+    if all(value is None for value in cross_sections.values()):
+        return {}
+    # Rounded, so that sums taken over chunks in another order give the same table.
+    found = dataset_factors(sum_of_weights, cross_sections)
+    return {name: float(f"{factor:.9e}") for name, factor in found.items()}
+
+
+def columns_of(output: Mapping[str, Any], factors: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """Columns in the order of the fileset, weights multiplied by the factors of their data sets.
+
+    Chunks are taken out of ``output`` as they are copied: the table is in memory once, not twice.
+    """
+    chunks = output["chunks"]
+    rows = sum(len(chunk["reco"]) for _, chunk in chunks.values())
+    columns: dict[str, np.ndarray] = {}
+    start = 0
+    for key in sorted(chunks):
+        dataset, chunk = chunks.pop(key)
+        chunk["weight"] = chunk["weight"] * factors.get(dataset, 1.0)
+        for name in COLUMNS:
+            part = chunk.pop(name)
+            if name not in columns:
+                columns[name] = np.empty((rows, *part.shape[1:]), dtype=part.dtype)
+            columns[name][start : start + len(part)] = part
+        start += len(part)
+    return columns
 
 
 class PairsProcessor(ProcessorABC):  # type: ignore[misc]
@@ -60,36 +159,38 @@ class PairsProcessor(ProcessorABC):  # type: ignore[misc]
     Args:
         features: Resolved feature specification.
         order: Position of each file in the fileset; makes event ids and row order independent of the execution.
+        selection: The jets and their truth.
     """
 
-    def __init__(self, features: Features, order: Mapping[str, int]) -> None:
+    def __init__(self, features: Features, order: Mapping[str, int], selection: Selection) -> None:
         self.features = features
         self.order = dict(order)
+        self.selection = selection
 
     def process(self, events: ak.Array) -> dict[str, Any]:
         """Rows of one chunk, keyed by its place in the fileset."""
         where, weight = events.metadata, event_weight(events)
-        truth = truth_jets(events)
-        partner = match(truth, events.Jet)
-        first = leading(truth)
-        truth_pt, partner = truth[first].pt, partner[first]
+        all_jets = events[self.selection.jets]
+        truth, partner = self.selection.pairs(events)
         matched = ~ak.is_none(partner, axis=1)
         event = np.repeat(np.arange(len(events)), ak.to_numpy(ak.sum(matched, axis=1)))
-        jets = ak.flatten(events.Jet[ak.drop_none(partner)])
+        jets = ak.flatten(all_jets[ak.drop_none(partner)])
         features, reco = self.features.table(jets, events, event)
         file = self.order[where["filename"]]
         rows = {
             "features": features,
             "reco": reco,
-            "truth": ak.to_numpy(ak.flatten(truth_pt[matched])).astype(np.float32),
+            "truth": ak.to_numpy(ak.flatten(truth.pt[matched])).astype(np.float32),
             "weight": weight[event],
             "event": (file << EVENT_BITS) + where["entrystart"] + event.astype(np.int64),
         }
         return {
             "chunks": {(file, where["entrystart"]): (where["dataset"], rows)},
-            "truth_jets": int(ak.sum(ak.num(truth_pt))),
+            "truth_jets": int(ak.sum(ak.num(truth.pt))),
+            "matched": len(reco),
+            "truncated_jets": self.features.truncated(jets, events, event),
             "sum_of_weights": {where["dataset"]: float(weight.sum())},
-            "threshold": [float(ak.min(detector_pt(events.Jet, self.features.pt or "pt")) or np.inf)],
+            "threshold": [float(ak.min(detector_pt(all_jets, self.features.pt or "pt")) or np.inf)],
         }
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:

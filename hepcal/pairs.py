@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +15,11 @@ from hepcal.constituents import Constituents
 from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
 from hepcal.filesets import Fileset, load_fileset
-from hepcal.pairing import COLUMNS, PairsProcessor, columns_of, source_of
+from hepcal.pairing import COLUMNS, PairsProcessor, Selection, columns_of, inputs_of, source_of, weight_factors
 from hepcal.reweighting import n_eff
+from hepcal.rows import check_rows, chunks, open_column, selected, taken
 from hepcal.schemas import PtKind
+from hepcal.tables import CARD, writing
 
 if TYPE_CHECKING:
     from hepcal.executors import ExecutorFactory
@@ -27,25 +27,30 @@ if TYPE_CHECKING:
 __all__ = ["JetPairs"]
 
 TABLE_VERSION = 1
+OPTIONAL = ("truth_error",)
 
 
 @dataclass(frozen=True, slots=True)
 class JetPairs:
     """Matched jets as columns: what a calibrator learns from.
 
-    Rows are the two leading particle-level jets of each event, matched one to one within dR < 0.2; no cut is made on
-    the detector-level p_T.
+    Rows are the two leading particle-level jets of each event, matched one to one within dR < 0.2 (or the particles
+    asked of :meth:`from_fileset`); no cut is made on the detector-level p_T.
 
     Attributes:
-        features: Inputs before transforms, float32 of shape (n, d).
+        features: Inputs before transforms, float32 of shape (n, d); of a large part of a saved table, what reads rows
+            from disk when they are asked for (:class:`hepcal.rows.StoredRows`).
         reco: Detector-level p_T [GeV], float32 of shape (n,).
         truth: Particle-level p_T [GeV], float32 of shape (n,).
         weight: Event weight, float64 of shape (n,); may be negative. That of the file, scaled to the
             ``cross_section`` [pb] of the data sets where they give one.
         event: Id of the event, int64 of shape (n,); jets of one event share it.
         spec: Names, transforms and p_T convention of the features.
-        source: Where the rows come from: schema, ids of the files, counts of unmatched jets, and the smallest
-            detector-level p_T in the files, ``reco_threshold`` [GeV].
+        source: Where the rows come from: schema, collections, ids of the files, counts of unmatched jets and of jets
+            that lost constituents (``truncated_jets``), and the smallest detector-level p_T of the jets in the
+            files, ``reco_threshold`` [GeV].
+        truth_error: Error of each truth as a reference value [GeV], float32 of shape (n,), or None: for calibration
+            samples (:mod:`hepcal.augment.labels`).
     """
 
     features: np.ndarray
@@ -55,6 +60,7 @@ class JetPairs:
     event: np.ndarray
     spec: Features
     source: Mapping[str, Any] = field(default_factory=dict)
+    truth_error: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.reco)
@@ -66,6 +72,11 @@ class JetPairs:
         )
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that this table has."""
+        return COLUMNS if self.truth_error is None else (*COLUMNS, *OPTIONAL)
+
+    @property
     def n_eff(self) -> float:
         """Effective number of jets, (sum w)² / sum w²."""
         return n_eff(self.weight)
@@ -74,8 +85,9 @@ class JetPairs:
     def sha256(self) -> str:
         """Hash of the content of all columns and of the feature specification."""
         digest = hashlib.sha256(self.spec.model_dump_json().encode())
-        for name in COLUMNS:
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        for name in self.columns:
+            for _, values in chunks(getattr(self, name)):
+                digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()
 
     @classmethod
@@ -90,6 +102,7 @@ class JetPairs:
         event: np.ndarray | None = None,
         pt: PtKind = "pt",
         constituents: Constituents | None = None,
+        truth_error: np.ndarray | None = None,
     ) -> JetPairs:
         """A table from arrays of your own.
 
@@ -105,6 +118,7 @@ class JetPairs:
             pt: What ``reco`` is on the jets that the calibrator will meet: ``pt``, or ``raw`` for
                 ``pt (1 - rawFactor)`` of NanoAOD.
             constituents: What the columns behind the d inputs are, if the table has constituents.
+            truth_error: Error of each truth as a reference value [GeV], shape (n,), not negative.
 
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
@@ -123,6 +137,7 @@ class JetPairs:
             event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
             spec=Features.model_validate({"inputs": tuple(names), "constituents": constituents, "pt": pt}),
             source={"schema": "arrays"},
+            truth_error=None if truth_error is None else np.ascontiguousarray(truth_error, dtype=np.float32),
         )
         table.check()
         return table
@@ -133,6 +148,9 @@ class JetPairs:
         fileset: str | Path | Mapping[str, Any] | Fileset,
         features: Features | None = None,
         *,
+        jets: str = "Jet",
+        truth: str = "GenJet",
+        max_dr: float | None = None,
         executor: ExecutorFactory | None = None,
         chunksize: int = 100_000,
         allow_skipped: bool = False,
@@ -144,37 +162,39 @@ class JetPairs:
 
         Args:
             fileset: Path of a fileset, or its content.
-            features: Inputs; default: those of the schema of the files.
+            features: Inputs; default: those of the schema of the files and of the kind of jets.
+            jets: Collection of detector-level jets, ``Jet`` or ``FatJet``.
+            truth: Particle-level jets, of which the two leading ones of each event are taken (``GenJet``,
+                ``GenFatJet``, ``GenJetAK8``), or one particle per event, ``Particle[0]``, whose p_T is the truth of
+                the nearest jet.
+            max_dr: Largest distance sqrt(deta² + dphi²) of a jet and its truth; default 0.2, 0.4 for ``FatJet``, and
+                1.2 where the truth is a particle.
             executor: From :func:`hepcal.executors.open_executor`; default: this process.
             chunksize: Events per chunk.
             allow_skipped: Leave out files that cannot be read (they are listed in ``source``).
             show: Report progress.
 
         Raises:
-            PairsError: The files have different schemas, or hold no matched jet.
+            PairsError: The files have different schemas, or hold no matched jet, or the truth is not as above.
             ReadError: Files cannot be read, or have no particle-level jets (collision data).
             MissingFieldError: A file lacks a branch that the features need.
         """
         from hepcal.executors import open_executor
         from hepcal.running import inspect, run
 
-        checked = load_fileset(fileset)
+        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr)
         if executor is None:
+            more: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
+            more |= {"jets": jets, "truth": truth, "max_dr": max_dr}
             with open_executor("iterative") as executor:
-                return cls.from_fileset(
-                    checked, features, executor=executor, chunksize=chunksize, allow_skipped=allow_skipped, show=show
-                )
-        inspected = inspect(checked, {"GenJet": ("pt", "eta", "phi")}, allow_skipped=allow_skipped, show=show)
-        schemas = sorted({info.schema.name for info in inspected[0]})
-        if len(schemas) > 1:
-            raise PairsError(f"one training table needs files of one schema; found {', '.join(schemas)}")
-        spec = (features or Features()).resolved(schemas[0])
-        for info in inspected[0]:
-            info.require("Jet", (*spec.jet_fields, "eta", "phi"))
+                return cls.from_fileset(checked, features, executor=executor, **more)
+        needed = {chosen.collection: ("pt", "eta", "phi")}
+        inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
+        schema, spec = inputs_of(inspected[0], features or Features(), jets)
         order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
             checked,
-            PairsProcessor(spec, order),
+            PairsProcessor(spec, order, chosen),
             executor,
             title="Reading jets",
             chunksize=chunksize,
@@ -182,7 +202,8 @@ class JetPairs:
             show=show,
             inspected=inspected,
         )
-        table = cls(**columns_of(done.output, checked), spec=spec, source=source_of(done, schemas[0]))
+        factors = weight_factors(done.output["sum_of_weights"], checked)
+        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen))
         table.check()
         return table
 
@@ -200,20 +221,22 @@ class JetPairs:
                 f"features have the shape {self.features.shape}; expected ({n}, {self.spec.width}): "
                 f"{n} jets and the inputs {self.spec.listed}"
             )
-        for name in ("truth", "weight", "event"):
+        for name in self.columns[2:]:
             if getattr(self, name).shape != (n,):
                 raise PairsError(f"{name} has the shape {getattr(self, name).shape}; expected ({n},)")
-        for name, good in (
-            ("truth", np.isfinite(self.truth) & (self.truth > 0)),
-            ("weight", np.isfinite(self.weight)),
+        error = np.zeros(1) if self.truth_error is None else self.truth_error
+        for name, limit, good in (
+            ("truth", "not positive", np.isfinite(self.truth) & (self.truth > 0)),
+            ("weight", "not positive", np.isfinite(self.weight)),
+            ("truth_error", "negative", np.isfinite(error) & (error >= 0)),
         ):
             if not good.all():
                 raise PairsError(
-                    f"{name!r} is NaN, infinite or not positive in {np.sum(~good)} of {n} rows, "
+                    f"{name!r} is NaN, infinite or {limit} in {np.sum(~good)} of {n} rows, "
                     f"first in row {int(np.argmin(good))}"
                 )
         try:
-            self.spec.check(self.features, self.reco)
+            check_rows(self.spec.check, self.features, self.reco)
         except NonFiniteFeatureError as error:
             raise PairsError(f"the table cannot be trained on: {error}") from error
 
@@ -232,8 +255,9 @@ class JetPairs:
         return self.take(np.flatnonzero(first)), self.take(np.flatnonzero(~first))
 
     def take(self, rows: np.ndarray) -> JetPairs:
-        """The given rows, in the given order."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
+        """The given rows, in the given order; features stay on disk where that is a large part of a saved table."""
+        columns: dict[str, Any] = {name: taken(getattr(self, name), rows) for name in self.columns}
+        return replace(self, **columns)
 
     def select(self, spec: Features) -> JetPairs:
         """The table with the inputs of ``spec``, a selection of those it holds.
@@ -246,7 +270,7 @@ class JetPairs:
         if spec != self.spec.selected(spec.names, constituents=spec.constituents is not None):
             raise PairsError(f"the table holds {self.spec!r}, which has not the inputs {spec!r}")
         columns = self.spec.columns_of(spec)
-        return replace(self, features=self.features[:, columns], spec=spec)
+        return replace(self, features=selected(self.features, columns), spec=spec)
 
     def save(self, directory: str | Path) -> None:
         """Write the table as one ``.npy`` file per column and a ``table.json``; nothing is left half written.
@@ -254,25 +278,49 @@ class JetPairs:
         Raises:
             PairsError: The directory exists and is not a saved table.
         """
-        target = Path(directory)
-        if target.exists() and not (target / "table.json").exists():
-            raise PairsError(f"{target} exists and is not a training table; choose another directory")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-            part = Path(scratch) / "table"
-            part.mkdir()
-            for name in COLUMNS:
-                np.save(part / f"{name}.npy", getattr(self, name), allow_pickle=False)
-            card = {
-                "version": TABLE_VERSION,
-                "rows": len(self),
-                "spec": json.loads(self.spec.model_dump_json()),
-                "source": dict(self.source),
-            }
-            (part / "table.json").write_text(json.dumps(card, indent=1))
-            if target.exists():
-                shutil.rmtree(target)
-            part.rename(target)
+        with writing(directory) as writer:
+            for name in self.columns:
+                for _, values in chunks(getattr(self, name)):
+                    writer.append(name, values)
+            writer.finish(self._card(self.spec, self.source))
+
+    @classmethod
+    def write(
+        cls,
+        fileset: str | Path | Mapping[str, Any] | Fileset,
+        directory: str | Path,
+        features: Features | None = None,
+        *,
+        jets: str = "Jet",
+        truth: str = "GenJet",
+        max_dr: float | None = None,
+        executor: ExecutorFactory | None = None,
+        chunksize: int = 100_000,
+        allow_skipped: bool = False,
+        show: bool = True,
+    ) -> JetPairs:
+        """Read jets from ROOT files into a saved table, and open it; memory is that of the largest file.
+
+        The same table as that of :meth:`from_fileset`, with the same arguments, when it is saved. A table that is in
+        the directory is replaced once the new one is complete.
+
+        Raises:
+            PairsError: The directory exists and is not a saved table; or as :meth:`from_fileset`.
+        """
+        from hepcal.executors import open_executor
+        from hepcal.writing import Reading, write_rows
+
+        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr)
+        with open_executor("iterative") as here, writing(directory) as writer:
+            reading = Reading(checked, features or Features(), chosen, executor or here, chunksize, allow_skipped, show)
+            spec, source = write_rows(reading, writer)
+            writer.finish({**cls._card(spec, source), "columns": COLUMNS})
+            cls.open(writer.path).check()
+        return cls.open(directory)
+
+    @staticmethod
+    def _card(spec: Features, source: Mapping[str, Any]) -> dict[str, Any]:
+        return {"version": TABLE_VERSION, "spec": json.loads(spec.model_dump_json()), "source": dict(source)}
 
     @classmethod
     def open(cls, directory: str | Path) -> JetPairs:
@@ -283,8 +331,9 @@ class JetPairs:
         """
         path = Path(directory)
         try:
-            card = json.loads((path / "table.json").read_text())
-            columns = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+            card = json.loads((path / CARD).read_text())
+            names = (*COLUMNS, *(name for name in OPTIONAL if name in card.get("columns", ())))
+            columns = {name: open_column(path / f"{name}.npy") for name in names}
         except (OSError, ValueError) as error:
             raise PairsError(f"{path} is not a training table written by 'hepcal pairs': {error}") from error
         if card.get("version") != TABLE_VERSION or any(len(c) != card["rows"] for c in columns.values()):

@@ -15,7 +15,7 @@ from hepcal.distributions import Distribution
 from hepcal.errors import HepcalError
 from hepcal.intervals import highest_density, modes, quantiles
 
-__all__ = ["NoDensityError", "Prediction", "combine_draws", "in_quadrature"]
+__all__ = ["NoDensityError", "Prediction", "combine_draws", "in_quadrature", "signed_root"]
 
 JETS_AT_ONCE = 4096
 
@@ -32,7 +32,7 @@ class Prediction:
         mean: The value attached as ``pt_calib``, whatever the method declares (for a Bayesian network the posterior
             mean).
         sigma_stoch: What more training data would not remove: root of the mean variance over draws; None if the
-            method does not provide it.
+            method does not provide it. With a baseline, that of the baseline, sigma_stoch,0.
         sigma_pred: Spread of the predicted mean over the draws (S - 1); None if the method does not provide it.
         in_range: Whether all inputs lie within the training support, bool of shape (n,).
         components: The predictive distributions [GeV] of a slice of the jets, computed when asked for; None if the
@@ -41,6 +41,16 @@ class Prediction:
             no density of the truth but know the response.
         by_network: Predictions (draws, jets) [GeV] of a slice of the jets by every network, for methods that have
             networks without a density of the truth.
+        sigma_cal_squared: Calibration uncertainty squared [GeV²], sigma_stoch² of the training on noisy labels minus
+            sigma_stoch,0² (arXiv:2003.11099, Eq. 19), with its sign; None without a baseline.
+        sigma_cal_squared_error: Its spread over the draws [GeV²] (S - 1), draw k of one training paired with draw k of
+            the other; None for single networks. How far the networks themselves leave it open: draws of an ensemble
+            (each its own bootstrap sample) hold the statistical error of labels and jets, those of a posterior what
+            its weights allow. It is not the scatter of the labels in a slice, and jets have it in common.
+        baseline: The prediction of the training without noise, ``sigma_stoch`` is its; None if there is none.
+
+    With a baseline, mean, ``sigma_pred``, density, mode and intervals are those of the training on noisy labels: the
+    density is that of a label, wider than that of the truth by the noise.
 
     Methods that need a distribution raise :class:`NoDensityError` where there is none.
     """
@@ -52,15 +62,26 @@ class Prediction:
     components: Callable[[slice], Distribution] | None = None
     belt: Callable[[float], tuple[np.ndarray, np.ndarray]] | None = None
     by_network: Callable[[slice], np.ndarray] | None = None
+    sigma_cal_squared: np.ndarray | None = None
+    sigma_cal_squared_error: np.ndarray | None = None
+    baseline: Prediction | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
 
     @property
+    def sigma_cal(self) -> np.ndarray | None:
+        """Calibration uncertainty [GeV], NaN where its square came out negative; None without a baseline."""
+        return None if self.sigma_cal_squared is None else signed_root(self.sigma_cal_squared).astype(np.float32)
+
+    @property
     def sigma_tot(self) -> np.ndarray | None:
-        """Total uncertainty, sigma_tot² = sigma_stoch² + sigma_pred² (arXiv:2003.11099, Eq. 5); None without parts."""
+        """Total uncertainty, sigma_tot² = sigma_stoch² + sigma_pred² (arXiv:2003.11099, Eq. 5); None without parts.
+
+        With a baseline, plus sigma_cal² with its sign (Eq. 19): nothing is counted twice and nothing clipped.
+        """
         parts = [part for part in (self.sigma_stoch, self.sigma_pred) if part is not None]
-        return in_quadrature(*parts).astype(np.float32) if parts else None
+        return in_quadrature(*parts, signed=self.sigma_cal_squared).astype(np.float32) if parts else None
 
     def replicas(self) -> np.ndarray:
         """Predicted mean of every weight draw [GeV], float32 of shape (draws, n); one row for a single network.
@@ -225,13 +246,21 @@ class Prediction:
         return np.broadcast_to(pt, (len(self), pt.shape[-1]))
 
 
-def in_quadrature(*sigmas: np.ndarray) -> np.ndarray:
+def in_quadrature(*sigmas: np.ndarray, signed: np.ndarray | None = None) -> np.ndarray:
     """Root of the sum of variances, float64: the one place where uncertainties are added.
 
     Args:
         sigmas: Uncertainties [GeV] of one shape.
+        signed: A difference of variances [GeV²] to add, which may be negative; the sum may not.
     """
-    return np.asarray(np.sqrt(sum(sigma.astype(np.float64) ** 2 for sigma in sigmas)))
+    variance = sum(sigma.astype(np.float64) ** 2 for sigma in sigmas)
+    return np.asarray(np.sqrt(variance if signed is None else variance + signed.astype(np.float64)))
+
+
+def signed_root(squared: np.ndarray) -> np.ndarray:
+    """Root [GeV] of a difference of variances [GeV²], float64; NaN where it is negative, never clipped."""
+    squared = np.asarray(squared, dtype=np.float64)
+    return np.asarray(np.sqrt(np.where(squared >= 0, squared, np.nan)))
 
 
 def combine_draws(mean: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

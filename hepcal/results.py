@@ -255,6 +255,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         ("detector-level p_T", {"raw": "pt (1 - rawFactor)", "pt": "pt"}[card.features.pt]),
         ("inputs", ", ".join(inputs)),
         ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
+        *([("jets, truth", f"{card.source.collection}, {card.source.truth}")] if card.source.truth else []),
         ("held out", f"{card.source.validation_jets} jets"),
         ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
         ("seed", str(card.source.seed)),
@@ -306,7 +307,7 @@ def _score_cells(scores: Any) -> list[str]:
 
 def describe_pairs(table: Any) -> list[tuple[str, str]]:
     """A training table as rows of a table."""
-    truth_jets = table.source.get("truth_jets")
+    source = table.source
     rows = [
         ("jets", str(len(table))),
         ("events", str(len(np.unique(table.event)))),
@@ -314,16 +315,16 @@ def describe_pairs(table: Any) -> list[tuple[str, str]]:
         ("truth p_T [GeV]", f"{table.truth.min():.1f} to {table.truth.max():.1f}"),
         ("reco p_T [GeV]", f"{table.reco.min():.1f} to {table.reco.max():.1f}"),
         ("inputs", f"ln(pt), {table.spec.listed}"),
-        ("schema", str(table.source.get("schema", ""))),
+        ("schema", str(source.get("schema", ""))),
     ]
-    if truth_jets:
-        unmatched = table.source["unmatched"]
-        rows.append(
-            (
-                "unmatched",
-                f"{unmatched} of {truth_jets} leading truth jets ({100 * unmatched / truth_jets:.2f} %)",
-            )
-        )
+    if "max_dr" in source:
+        rows.append(("matched", f"{source['jets']} to {source['truth']}, within dR < {source['max_dr']:g}"))
+    if truth_jets := source.get("truth_jets"):
+        unmatched = source["unmatched"]
+        what = "truth particles" if "[" in source.get("truth", "") else "leading truth jets"
+        rows.append(("unmatched", f"{unmatched} of {truth_jets} {what} ({100 * unmatched / truth_jets:.2f} %)"))
+    if truncated := source.get("truncated_jets"):
+        rows.append(("truncated", f"{truncated} jets, to their {table.spec.constituents}"))
     return rows
 
 

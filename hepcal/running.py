@@ -24,7 +24,7 @@ from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Dataset, Fileset
 from hepcal.progress import Progress, say
 
-__all__ = ["FileInfo", "Run", "Skipped", "inspect", "run"]
+__all__ = ["FileInfo", "NothingLeftError", "Run", "Skipped", "inspect", "run"]
 
 DEFAULT_CHUNKSIZE = 100_000
 
@@ -44,7 +44,7 @@ class FileInfo:
     @property
     def simulation(self) -> bool:
         """Whether the file has particle-level jets."""
-        return not self.schema.missing(self.branches, "GenJet", ("pt",))
+        return any(not self.schema.missing(self.branches, jets, ("pt",)) for jets in ("GenJet", "GenFatJet"))
 
     def require(self, collection: str, fields: Sequence[str]) -> None:
         """Refuse a file that lacks fields of a collection.
@@ -208,7 +208,7 @@ def run(
     while True:
         kept = tuple(info for info in files if info.path not in failed)
         if not kept:
-            raise IncompleteRunError("no file is left to process:\n" + "\n".join(failed.values()))
+            raise NothingLeftError(failed)
         try:
             output = _run_once(fileset, kept, processor, executor, title, chunksize, show)
             break
@@ -219,6 +219,18 @@ def run(
             failed[failure.path] = failure.reason
     skipped += tuple(Skipped(path, reason) for path, reason in failed.items())
     return Run(output, kept, sum(info.entries for info in kept), skipped)
+
+
+class NothingLeftError(IncompleteRunError):
+    """Every file was left out.
+
+    Attributes:
+        reasons: Why, by path.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("no file is left to process:\n" + "\n".join(reasons.values()))
+        self.reasons = dict(reasons)
 
 
 class _ChunkError(Exception):

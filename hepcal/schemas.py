@@ -6,7 +6,7 @@ A *field* is what processors see (``jets.pt``), a *branch* is what the file hold
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,17 +17,26 @@ from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 from hepcal.errors import MissingFieldError, SchemaError
 
 __all__ = [
+    "MOMENTUM",
+    "PFNANO_INDEX",
     "SCHEMAS",
+    "FatJetDelphesSchema",
     "Schema",
     "detect",
     "detector_pt",
     "event_field",
     "event_weight",
     "is_simulation",
+    "jet_constituents",
+    "require_constituents",
     "truth_jets",
 ]
 
 PtKind = Literal["raw", "pt"]
+MOMENTUM = ("pt", "eta", "phi", "mass")
+DELPHES_BRANCHES = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
+# Collection with the constituents of the one jet of an event, and the field by which coffea finds them in PFNano.
+CANDIDATES, PFNANO_INDEX = "ParticleFlowCandidate", "pFCandsIdxG"
 
 
 class Quiet:
@@ -50,6 +59,23 @@ class QuietNanoAODSchema(Quiet, NanoAODSchema):  # type: ignore[misc]
 
 class QuietPFNanoAODSchema(Quiet, PFNanoAODSchema):  # type: ignore[misc]
     """PFNanoAODSchema without those warnings."""
+
+
+class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
+    """DelphesSchema in which constituents (``ParticleFlowCandidate``) and ``GenFatJet`` are four-vectors, too."""
+
+    four_vectors: Mapping[str, str] = {CANDIDATES: "Particle", "GenFatJet": "Jet"}
+
+    def _build_collections(self, branch_forms: dict[str, Any]) -> dict[str, Any]:
+        # A file that lacks a component stays readable, without the behaviour.
+        complete = {
+            name: mixin
+            for name, mixin in self.four_vectors.items()
+            if all(f"{name}/{name}.{branch}" in branch_forms for branch in DELPHES_BRANCHES.values())
+        }
+        self.mixins = {**DelphesSchema.mixins, **complete}
+        collections: dict[str, Any] = super()._build_collections(branch_forms)
+        return collections
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +102,7 @@ class Schema:
     def branch(self, collection: str, field: str) -> str:
         """The branch that holds a field, e.g. ``Jet_pt`` or ``Jet.PT``."""
         if self.name == "delphes":
-            upper = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}.get(field, field)
-            return f"{collection}.{upper}"
+            return f"{collection}.{DELPHES_BRANCHES.get(field, field)}"
         return f"{collection}_{field}"
 
     def missing(self, branches: Iterable[str], collection: str, fields: Iterable[str]) -> list[str]:
@@ -85,12 +110,30 @@ class Schema:
         present = {name.rsplit("/", 1)[-1] for name in branches}
         return [branch for field in fields if (branch := self.branch(collection, field)) not in present]
 
+    def constituents(self, jets: str) -> Mapping[str, tuple[str, ...]]:
+        """Fields that the constituents of a jet collection are read from, by collection.
+
+        Raises:
+            MissingFieldError: The layout has none.
+        """
+        if self.name == "delphes":
+            return {CANDIDATES: MOMENTUM}
+        if self.name == "pfnano":
+            # coffea takes the constituents of a jet from these, one after the other.
+            return {jets: ("nConstituents",), f"{jets}PFCands": ("pFCandsIdx",), "PFCands": MOMENTUM}
+        raise MissingFieldError(NO_CANDIDATES)
+
 
 SCHEMAS = {
     "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw"),
     "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw"),
-    "delphes": Schema("delphes", "Delphes", DelphesSchema, "pt"),
+    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt"),
 }
+NO_CANDIDATES = (
+    "constituents of jets need the particle-flow candidates of PFNano (branches JetPFCands_pFCandsIdx and PFCands_pt, "
+    f"_eta, _phi, _mass) or of Delphes ({CANDIDATES}); plain NanoAOD has none: use PFNano files, read with their "
+    "schema ('pfnano'), or leave out Features(constituents=...)"
+)
 
 
 def detect(path: str, tree: str, branches: Iterable[str]) -> Schema:
@@ -116,18 +159,83 @@ def is_simulation(events: ak.Array) -> bool:
     return "GenJet" in events.fields
 
 
-def truth_jets(events: ak.Array) -> ak.Array:
-    """Particle-level jets, ``events * var``.
+def truth_jets(events: ak.Array, collection: str = "GenJet") -> ak.Array:
+    """Particle-level jets, or other truth, ``events * var``.
+
+    Args:
+        events: Simulated events.
+        collection: ``GenJet``, ``GenFatJet``, ``GenJetAK8``, ``Particle`` ...
 
     Raises:
         MissingFieldError: The events have none (collision data).
     """
-    if not is_simulation(events):
+    if collection not in events.fields:
         raise MissingFieldError(
-            f"{place(events)}: no GenJet collection, so no truth: is this collision data? "
+            f"{place(events)}: no {collection} collection, so no truth: is this collision data? "
             "Columns can be attached; closure and training need simulation."
         )
-    return events.GenJet
+    return events[collection]
+
+
+def require_constituents(jets: ak.Array, events: ak.Array | None = None) -> None:
+    """Refuse jets whose constituents cannot be found; reads nothing.
+
+    Raises:
+        MissingFieldError: The file has none, the link to them was lost, or they belong to events that are not given.
+    """
+    if PFNANO_INDEX in jets.fields:
+        if not hasattr(type(jets), "constituents"):
+            raise MissingFieldError(
+                "these jets have lost the link to their constituents, as jets[[...]] or ak.zip do: pass jets of the "
+                "file, selected and ordered as you like"
+            )
+    elif events is not None and CANDIDATES in events.fields:
+        found = events[CANDIDATES].fields
+        if missing := [f"{CANDIDATES}.{b}" for f, b in DELPHES_BRANCHES.items() if f not in found and b not in found]:
+            raise MissingFieldError(f"{place(events)}: no branches {', '.join(missing)}, which constituents need")
+    elif "PT" not in jets.fields:
+        name = jets.layout.purelist_parameter("collection_name") or "the given"
+        raise MissingFieldError(f"no constituents of {name} jets in this file: {NO_CANDIDATES}")
+    elif events is None:
+        raise MissingFieldError(
+            "this calibrator uses constituents, which Delphes keeps in the events: call calibrator(jets, event=events)"
+        )
+    else:
+        raise MissingFieldError(f"{place(events)}: no collection {CANDIDATES} with the constituents of the jets")
+
+
+def jet_constituents(jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None) -> ak.Array:
+    """Momenta of the constituents of a flat list of jets, in the order of the file.
+
+    Args:
+        jets: ``n * Jet`` of PFNano, or of Delphes events that have one jet each.
+        events: The events; needed for Delphes only.
+        event_index: Event of each jet, int of shape (n,); needed for Delphes only.
+
+    Returns:
+        ``n * {pt: var, eta: var, phi: var, mass: var}`` [GeV]; a list is read when it is used.
+
+    Raises:
+        MissingFieldError: There are none, see :func:`require_constituents`.
+        SchemaError: A Delphes event has several jets: the file does not say which constituent belongs to which.
+    """
+    require_constituents(jets, events)
+    if PFNANO_INDEX in jets.fields:
+        found = jets.constituents.pf
+        return ak.zip({name: ak.drop_none(found[name], axis=1) for name in MOMENTUM}, depth_limit=1)
+    if events is None or event_index is None:
+        raise MissingFieldError("constituents of Delphes jets need the events, and the event of each jet")
+    name = jets.layout.purelist_parameter("collection_name")
+    among = ak.to_numpy(ak.num(events[name])) if name in events.fields else np.bincount(event_index)
+    if (several := among[event_index] > 1).any():
+        raise SchemaError(
+            f"{place(events)}: {len(np.unique(event_index[several]))} events have several {name or ''} jets, but one "
+            f"list {CANDIDATES}, which does not say which jet a constituent belongs to: use files with one jet per "
+            "event and its constituents, or select the events with one jet before calibrating"
+        )
+    candidates = events[CANDIDATES]
+    columns = {f: candidates[f if f in candidates.fields else branch] for f, branch in DELPHES_BRANCHES.items()}
+    return ak.zip({name: column[event_index] for name, column in columns.items()}, depth_limit=1)
 
 
 def event_weight(events: ak.Array) -> np.ndarray:

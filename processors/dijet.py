@@ -53,7 +53,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         dataset, booked = events.metadata["dataset"], hists.book(self.binning)
         if not is_simulation(events):
             return self._process_data(events, booked, dataset)
-        pair = LeadingPair.of(events, self.calibrator.uses)
+        pair = LeadingPair.of(events, self.calibrator.card.features.fields_of(events.Jet))
         jets = self.calibrator(pair.reco, event=events, replicas=bool(self.calibrator.replicas))
         weights, outside = self._weights(events, pair, dataset)
         fill_jets(booked, self.calibrator, pair, jets, weights, dataset)
@@ -102,13 +102,19 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         if REPLICAS in jets.fields:
             columns["sigma_pred"] = replica_spread(calib, jets)
         parts = [columns[name] for name in ("sigma_stoch", "sigma_pred") if name in columns]
+        if "pt_calib_sigma_cal" in jets.fields:
+            # With errors of the labels, what is independent between jets is all but sigma_pred.
+            independent = np.sqrt(jets.pt_calib_sigma_tot**2 - jets.pt_calib_sigma_pred**2)
+            parts[0] = mass_sigma(calib, mass, independent / jets.pt_calib)
         if parts:
             columns["sigma_tot"] = in_quadrature(*parts)
         return {"reco": {"value": dijet_mass(reco)}, "calib": columns}
 
     def _process_data(self, events: ak.Array, booked: dict[str, Any], dataset: str) -> dict[str, Any]:
         """Collision data: spectra of the two jets that lead at each level; the truth histograms stay empty."""
-        jets = self.calibrator(jet_columns(events.Jet, self.calibrator.uses), event=events)
+        jets = self.calibrator(
+            jet_columns(events.Jet, self.calibrator.card.features.fields_of(events.Jet)), event=events
+        )
         jets = jets[ak.num(jets) >= 2]
         for level, pt in (("reco", self.calibrator.reco(jets)), ("calib", jets.pt_calib)):
             scaled = at_scale(jets, pt)

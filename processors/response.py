@@ -32,7 +32,7 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
         """One chunk of simulated events; collision data leave the histograms empty."""
         booked, dataset = hists.book(self.binning), events.metadata["dataset"]
         if is_simulation(events):
-            pair = LeadingPair.of(events, self.calibrator.uses)
+            pair = LeadingPair.of(events, self.calibrator.card.features.fields_of(events.Jet))
             jets = self.calibrator(pair.reco, event=events)
             fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, dataset)
         return {"events": len(events), "hists": {dataset: booked}}

@@ -10,11 +10,9 @@ import awkward as ak
 import numpy as np
 
 from hepcal.matching import leading, match
-from hepcal.schemas import truth_jets
+from hepcal.schemas import MOMENTUM, PFNANO_INDEX, truth_jets
 
 __all__ = ["LeadingPair", "dijet_mass", "jet_columns"]
-
-MOMENTUM = ("pt", "eta", "phi", "mass")
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,15 @@ class LeadingPair:
 
 
 def jet_columns(jets: ak.Array, fields: Iterable[str]) -> ak.Array:
-    """Jets with the given fields and their momentum only: slicing the others would read branches that nobody needs."""
-    return jets[list(dict.fromkeys((*MOMENTUM, *fields)))]
+    """Jets with the given fields and their momentum only: slicing the others would read branches that nobody needs.
+
+    With the index of their constituents (PFNano) among the fields, jets stay jets of coffea, which knows how to use it.
+    """
+    names = dict.fromkeys((*MOMENTUM, *fields))
+    if PFNANO_INDEX not in names:
+        return jets[list(names)]
+    # coffea's jets must have a charge; it makes one up and reads nothing for it.
+    return ak.with_name(jets[[*names, "charge"]], jets.layout.purelist_parameter("__record__"))
 
 
 def dijet_mass(jets: ak.Array) -> np.ndarray:

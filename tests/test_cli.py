@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -70,6 +71,26 @@ def test_pairs_then_train_equals_training_from_the_fileset(trained):
     assert (trained / "again.safetensors").read_bytes() == (trained / "jets.safetensors").read_bytes()
     shown = hepcal_command(trained, "show", "pairs")
     assert "DeltaEta" in shown.stdout
+
+
+def test_constituents_of_fat_jets_are_read_and_trained_on(folder):
+    quick = {"settings": {"hidden": [8], "max_updates": 20, "draws": 2}, "features": {"constituents": {"count": 5}}}
+    (folder / "five.yaml").write_text(json.dumps(quick))
+    sample = str(Path(__file__).parent / "data" / "top_demo.root")
+    (folder / "top.json").write_text(json.dumps({"top": {"files": {sample: "Delphes"}}}))
+    jets = ("--jets", "FatJet", "--truth", "Particle[0]", "--config", "five.yaml", "--executor", "iterative")
+    done = hepcal_command(folder, "pairs", "top.json", *jets, "--output", "top_pairs")
+    assert done.returncode == 0, done.stderr
+    for said in ("FatJet to Particle[0], within dR < 1.2", "0 of 400 truth particles", "to their 5 constituents"):
+        assert said in done.stdout
+    for source, options in (("top.json", jets), ("top_pairs", ("--config", "five.yaml"))):
+        done = hepcal_command(folder, "train", source, *options, "--output", f"{source}.safetensors")
+        assert done.returncode == 0, done.stderr
+        assert "ln(pt), 5 constituents (jet frame)" in done.stdout
+    assert (folder / "top.json.safetensors").read_bytes() == (folder / "top_pairs.safetensors").read_bytes()
+    calibrator = ("--calibrator", "top_pairs.safetensors", "--output", "top_diagnostics")
+    done = hepcal_command(folder, "diagnose", "top.json", *calibrator, *jets[:4], "--executor", "iterative")
+    assert done.returncode == 0, done.stderr
 
 
 def test_run_writes_everything_and_the_summary_has_its_keys(trained):

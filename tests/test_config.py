@@ -17,7 +17,7 @@ from hepcal.features import DEFAULT_FEATURES
 ANALYSIS = Path(__file__).parents[1] / "analysis"
 CONFIGS = sorted((ANALYSIS / "configs").glob("*.yaml"))
 FILESETS = sorted((ANALYSIS / "filesets").glob("*.json"))
-QCD = (ANALYSIS / "../../shared/data/qcd").resolve()
+DATA = (ANALYSIS / "../../shared/data").resolve()
 
 
 def write(path: Path, text: str) -> Path:
@@ -39,6 +39,7 @@ def test_example_configs_build_a_method(path: Path) -> None:
 def test_the_example_configs_are_those_that_the_documentation_names() -> None:
     assert {path.stem for path in CONFIGS} >= {
         "bnn",
+        "constituents",
         "ensemble",
         "gaussian_ansatz",
         "generalised_inversion",
@@ -155,15 +156,25 @@ def test_settings_of_one_method_are_refused_by_another(tmp_path: Path) -> None:
         config.build()
 
 
-@pytest.mark.skipif(not QCD.is_dir(), reason="the shared QCD sample is not beside this checkout")
+PROMISED = {
+    "qcd": ("qcd/qcd_pthat1000_cms", range(1, 31)),
+    "qcd_train": ("qcd/qcd_pthat1000_cms", range(1, 11)),
+    "qcd_test": ("qcd/qcd_pthat1000_cms", range(21, 31)),
+    "qcd_fatjets": ("qcd_fatjets/qcd_fatjets_isr_off", range(1, 4)),
+    "top": ("top/ttbar_had_isr_off", range(1, 6)),
+    "top_isr": ("top/ttbar_had_isr_on", range(1, 3)),
+}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is not beside this checkout")
 @pytest.mark.parametrize("path", FILESETS, ids=lambda path: path.name)
 def test_example_filesets_name_the_files_they_promise(path: Path) -> None:
-    numbers = {"qcd": range(1, 31), "qcd_train": range(1, 11), "qcd_test": range(21, 31)}[path.stem]
+    name, numbers = PROMISED[path.stem]
     found = [Path(name).resolve() for name in hepcal.load_fileset(path).paths]
-    assert found == [QCD / f"qcd_pthat1000_cms_{number:02d}.root" for number in numbers]
+    assert found == [DATA / f"{name}_{number:02d}.root" for number in numbers]
 
 
-@pytest.mark.skipif(not QCD.is_dir(), reason="the shared QCD sample is not beside this checkout")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is not beside this checkout")
 def test_training_and_test_files_are_disjoint() -> None:
     train, test = (hepcal.load_fileset(ANALYSIS / "filesets" / f"qcd_{part}.json").paths for part in ("train", "test"))
     assert len(train) == len(test) == 10
@@ -174,7 +185,7 @@ def test_training_and_test_files_are_disjoint() -> None:
 def test_example_filesets_away_from_the_sample_say_what_is_missing(tmp_path: Path, path: Path) -> None:
     copied = tmp_path / path.name
     copied.write_text(path.read_text())
-    with pytest.raises(FilesetError, match=r"no file matches .*qcd_pthat1000_cms"):
+    with pytest.raises(FilesetError, match=rf"no file matches .*{PROMISED[path.stem][0]}"):
         hepcal.load_fileset(copied)
 
 
@@ -188,6 +199,23 @@ def test_features_that_a_saved_table_lacks_are_refused(tmp_path: Path) -> None:
     TrainingConfig.read(write(tmp_path, "features: {inputs: [eta]}\n")).require(table)
     with pytest.raises(TrainingError, match="asks for the features mass"):
         TrainingConfig.read(write(tmp_path, "features: {inputs: [mass]}\n")).require(table)
+
+
+def test_the_config_of_constituents_chooses_them_alone(tmp_path: Path) -> None:
+    config = TrainingConfig.read(ANALYSIS / "configs" / "constituents.yaml")
+    assert config.features == hepcal.Features(constituents=hepcal.Constituents(count=100, frame="jet"))
+    assert config.build() == hepcal.BNN()
+    columns, five = np.zeros((3, 20)), hepcal.Constituents(count=5)
+    columns[:, :2] = 1
+    table = hepcal.JetPairs.from_arrays(columns, [], reco=np.ones(3), truth=np.ones(3), constituents=five)
+    TrainingConfig.read(write(tmp_path, "features: {constituents: {count: 5}}\n")).require(table)
+    with pytest.raises(TrainingError, match=r"asks for the features 100 constituents.* made with 5 constituents"):
+        config.require(table)
+    with_mass = hepcal.JetPairs.from_arrays(
+        np.hstack([np.ones((3, 1)), columns]), ["mass"], reco=np.ones(3), truth=np.ones(3), constituents=five
+    )
+    with pytest.raises(TrainingError, match=r"asks for the features 5 constituents.* made with mass, 5 constituents"):
+        TrainingConfig.read(write(tmp_path, "features: {constituents: {count: 5}}\n")).require(with_mass)
 
 
 def test_a_table_without_inputs_is_named_so(tmp_path: Path) -> None:

@@ -25,11 +25,15 @@ from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
 from hepcal.networks.scaling import MOMENTUM, InputScaling, TargetScaling
 from hepcal.prediction import Prediction
+from hepcal.rows import StoredRows, check_rows, stored
 from hepcal.schemas import detector_pt
 
 __all__ = ["Calibrator", "device_of", "transforms_of"]
 
 Inference = Literal["draws", "moments"]
+
+# Shift-type systematics by the column with their size.
+SHIFTS = {"pt_calib_sigma_pred": "calib_pred", "pt_calib_sigma_scale": "calib_cal"}
 
 
 class Calibrator(ABC):
@@ -46,7 +50,8 @@ class Calibrator(ABC):
     """
 
     method: ClassVar[type[Method]]
-    sigmas: ClassVar[tuple[str, ...]] = ()
+    # Columns of uncertainties; of some methods they depend on the settings, and so on the object.
+    sigmas: tuple[str, ...] = ()
     # Networks whose predictions of one jet can be had one by one, for correlations between jets.
     replicas: int = 0
     # Jets that are computed at once.
@@ -144,11 +149,12 @@ class Calibrator(ABC):
             ``pt_calib``, :attr:`sigmas`, and ``pt_calib_in_range`` where it is not only the inputs that decide.
         """
 
-    def _columns(self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False) -> dict[str, np.ndarray]:
-        """The columns of :attr:`columns` for flat jets, float32 or bool, and :data:`REPLICAS` if asked for."""
-        columns = {
-            name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in self.columns
-        }
+    def _columns(
+        self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = ()
+    ) -> dict[str, np.ndarray]:
+        """The columns of :attr:`columns` for flat jets, float32 or bool; ``more`` and :data:`REPLICAS` if asked for."""
+        names = (*self.columns, *more)
+        columns = {name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in names}
         if replicas:
             columns[REPLICAS] = np.empty((len(reco), self.replicas), dtype=np.float32)
 
@@ -174,7 +180,7 @@ class Calibrator(ABC):
     @property
     def uncertainties(self) -> tuple[str, ...]:
         """Shift-type systematics: records with ``up`` and ``down`` jet collections."""
-        return ("calib_pred",) if "pt_calib_sigma_pred" in self.sigmas else ()
+        return tuple(shift for size, shift in SHIFTS.items() if size in self.sigmas)
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -192,7 +198,8 @@ class Calibrator(ABC):
 
         Args:
             jets: Detector-level jets, ``events * var * Jet`` or ``events * Jet``; missing ones are allowed.
-            event: The events, for calibrators with event-level inputs such as ``event_rho``.
+            event: The events, for calibrators with event-level inputs such as ``event_rho``, and for constituents of
+                Delphes jets.
             replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``.
             replicas: Also attach ``pt_calib_replicas``, the p_T [GeV] by every weight draw or ensemble member, a list
                 of :attr:`replicas` numbers per jet. Replica k of all jets of all events is one network: the spread
@@ -207,7 +214,8 @@ class Calibrator(ABC):
             SchemaError: The jets are of another layout than those of the training; raised at once.
             HepcalError: The jets were calibrated before, the events are not theirs, or the method has no replicas;
                 raised at once.
-            NonFiniteFeatureError: A feature is NaN or infinite; raised when a column is first read.
+            NonFiniteFeatureError: A feature is NaN or infinite, or a jet has no constituents and the calibrator uses
+                them; raised when a column is first read.
         """
         flat = FlatJets(jets)
         self._refuse(jets, replace)
@@ -219,10 +227,10 @@ class Calibrator(ABC):
             raise HepcalError(f"the method {self.card.method!r} is a single network: it has no replicas")
 
         def evaluate() -> dict[str, np.ndarray]:
-            index = flat.event_index if self.card.features.event_names else None
+            index = None if event is None else flat.event_index
             return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas)
 
-        shifts = {name: f"pt_calib_sigma_{name.removeprefix('calib_')}" for name in self.uncertainties}
+        shifts = {shift: size for size, shift in SHIFTS.items() if shift in self.uncertainties}
         count = self.replicas if replicas else 0
         return attach(flat, evaluate, self.columns, shifts, replicas=count, replace=replace)
 
@@ -298,7 +306,7 @@ class Calibrator(ABC):
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
 
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = np.asarray(features, dtype=np.float32)
+        features = stored(features if isinstance(features, StoredRows) else np.asarray(features, dtype=np.float32))
         reco = np.asarray(reco, dtype=np.float32)
         spec = self.card.features
         if reco.ndim != 1 or features.shape != (len(reco), spec.width):
@@ -306,7 +314,7 @@ class Calibrator(ABC):
                 f"expected features of shape (n, {spec.width}) for {spec.listed} and reco of shape (n,); "
                 f"found {features.shape} and {reco.shape}"
             )
-        self.card.features.check(features, reco)
+        check_rows(spec.check, features, reco)
         return features, reco
 
 

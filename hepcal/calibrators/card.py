@@ -33,6 +33,8 @@ class SourceCard(BaseModel):
         seed: Seed of the training.
         reco_threshold: Smallest detector-level p_T in the training files [GeV]; zero if unknown.
         data_sha256: Hash of the p_T of data and of their weights, for methods that map simulation to data.
+        collection: Detector-level collection, such as ``Jet`` or ``FatJet``; empty if unknown.
+        truth: What the truth is: a collection, or one particle per event such as ``Particle[0]``; empty if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,8 @@ class SourceCard(BaseModel):
     seed: int
     reco_threshold: float = 0.0
     data_sha256: str = ""
+    collection: str = ""
+    truth: str = ""
 
 
 class Card(BaseModel):

@@ -16,6 +16,8 @@ from hepcal.errors import TrainingError
 
 __all__ = ["Ensemble", "EnsembleCalibrator"]
 
+EVENTS_AT_ONCE = 100_000
+
 
 class Ensemble(DensityMethod):
     """Deterministic densities from different starting points and samples; their spread is sigma_pred.
@@ -74,8 +76,12 @@ class EnsembleCalibrator(NetworkCalibrator):
 def multiplicities(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
     """Poisson(1) multiplicity of every jet in n bootstrap samples, uint8 of shape (jets, n), equal within an event."""
     _, number = np.unique(event, return_inverse=True)
-    drawn = torch.poisson(torch.ones((int(number.max()) + 1, n)), generator=generator).to(torch.uint8)
-    return drawn[torch.from_numpy(number)]
+    drawn = torch.empty((int(number.max()) + 1, n), dtype=torch.uint8)
+    # Some at a time: torch draws them as float32.
+    for start in range(0, len(drawn), EVENTS_AT_ONCE):
+        part = drawn[start : start + EVENTS_AT_ONCE]
+        part.copy_(torch.poisson(torch.ones(part.shape), generator=generator))
+    return drawn.index_select(0, torch.from_numpy(number))
 
 
 def parts(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:

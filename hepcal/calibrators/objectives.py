@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,11 +23,27 @@ from hepcal.networks.bayesian import (
 from hepcal.networks.heads import Head
 from hepcal.networks.members import Members
 
-__all__ = ["Batch", "ElboObjective", "MembersObjective", "Objective", "TrainingSet"]
+__all__ = ["Batch", "ElboObjective", "Inputs", "MembersObjective", "Objective", "Table", "TrainingSet"]
 
 # Inputs (b, d), standardised targets (b,), and weights (b,) of mean one over the table; with a leading dimension for
 # networks that see different jets or weights.
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class Inputs(Protocol):
+    """Standardised inputs of all jets of a table: a tensor (n, d), or what reads rows of a large one from disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: torch.Tensor, /) -> torch.Tensor:
+        """Inputs (..., d) of the jets ``rows`` (...,)."""
+
+    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
+        """Inputs (b, d) of the jets ``index`` (b,); ``dim`` is 0."""
+
+
+# The same of all jets of a training.
+Table = tuple[Inputs, torch.Tensor, torch.Tensor]
 
 HELD_OUT_SAMPLES = 4
 HELD_OUT_SEED = 20031109
@@ -62,10 +79,14 @@ class Objective(ABC):
         """Rows to shuffle for one pass, if they are not those of the table."""
         return None
 
-    def batch(self, table: Batch, rows: torch.Tensor) -> Batch:
+    def table_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the table that :meth:`batch` takes for some of those that are shuffled."""
+        return rows
+
+    def batch(self, table: Table, rows: torch.Tensor) -> Batch:
         """The batch of some rows of the table."""
-        x, y, w = (part.index_select(0, rows) for part in table)
-        return x, y, w
+        x, y, w = table
+        return x.index_select(0, rows), y.index_select(0, rows), w.index_select(0, rows)
 
     @abstractmethod
     def loss(self, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -217,14 +238,18 @@ class MembersObjective(Objective):
         """See :attr:`Objective.rows`."""
         return None if self.parts is None else self.parts.shape[1]
 
-    def batch(self, table: Batch, rows: torch.Tensor) -> Batch:
+    def table_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Objective.table_rows`; of shape (M, b) where networks see different jets."""
+        return rows if self.parts is None else self.parts.to(rows.device)[:, rows]
+
+    def batch(self, table: Table, rows: torch.Tensor) -> Batch:
         """See :meth:`Objective.batch`; weights have the shape (b,) or (M, b), and so have targets.
 
         The table may have targets (n, M), one for each network.
         """
         x, y, w = table
         if self.parts is not None:
-            rows = self.parts.to(rows.device)[:, rows]
+            rows = self.table_rows(rows)
             return x[rows], y[rows], w[rows]
         weight = w[rows]
         if self.multiplicity is not None:

@@ -8,6 +8,7 @@ from hepcal.calibrators.generalised import GeneralisedInversionCalibrator
 from hepcal.calibrators.inversion import NumericalInversionCalibrator
 from hepcal.calibrators.likelihood import LikelihoodCalibrator
 from hepcal.calibrators.method import Method
+from hepcal.calibrators.noisy_labels import NoisyLabelsCalibrator
 from hepcal.calibrators.summary import SUMMARIES, SummaryLikelihoodCalibrator
 from hepcal.calibrators.transport import TransportCalibrator
 
@@ -19,6 +20,7 @@ _OTHERS: tuple[type[Calibrator], ...] = (
     AnsatzCalibrator,
     LikelihoodCalibrator,
     SummaryLikelihoodCalibrator,
+    NoisyLabelsCalibrator,
     TransportCalibrator,
 )
 CALIBRATORS: dict[str, type[Calibrator]] = {

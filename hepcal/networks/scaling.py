@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -20,6 +20,10 @@ _TRANSFORMS = {"abs": torch.abs, "log": torch.log, "log1p": torch.log1p}
 MOMENTUM = "momentum"
 UNBOUNDED = 3e38
 TINY = 1e-30
+
+# Jets of a table, and their raw inputs (d, m).
+Chunks = Iterable[tuple[slice, torch.Tensor]]
+_COMBINED: tuple[Callable[..., torch.Tensor], ...] = (torch.add, torch.minimum, torch.maximum, torch.add)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +50,36 @@ class InputScaling:
 
         Components of constituents have the mean zero, and their root mean square over occupied slots as scale.
         """
+        return cls.fit_chunks(lambda: [(slice(None), raw)], transforms, weight)
+
+    @classmethod
+    def fit_chunks(cls, chunks: Callable[[], Chunks], transforms: Sequence[str], weight: torch.Tensor) -> InputScaling:
+        """As :meth:`fit`, from raw inputs that come some jets at a time; memory is that of one chunk.
+
+        Args:
+            chunks: Gives parts (d, m) of the raw inputs and the jets they are of, all jets in order, the first part
+                being the largest. Called twice.
+            transforms: One name per input.
+            weight: Of all jets, shape (n,).
+        """
         momentum = torch.tensor([name == MOMENTUM for name in transforms])
-        values = transform(raw, transforms).double()
         share = (weight / weight.sum()).double()
-        mean = torch.where(momentum, 0.0, (values * share).sum(1))
-        there = torch.where(momentum, ((values != 0) * share).sum(1).clamp_min(TINY), 1.0)
-        scale = (((values - mean[:, None]) ** 2 * share).sum(1) / there).clamp_min(0).sqrt()
-        scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.ones_like(scale))
-        empty = torch.empty(0)
-        scaling = cls(tuple(transforms), mean.float(), scale.float(), empty, empty)
-        standardised = scaling(raw)
-        low, high = (
-            torch.where(momentum, sign * UNBOUNDED, end)
-            for sign, end in ((-1, standardised.amin(1)), (1, standardised.amax(1)))
-        )
-        return cls(scaling.transforms, scaling.mean, scaling.scale, low, high)
+        first: list[torch.Tensor] = []
+        for part, values, scratch in _doubles(chunks(), transforms):
+            found = [torch.mul(values, share[part], out=scratch).sum(1), values.amin(1), values.amax(1)]
+            found.append(values.ne_(0).mul_(share[part]).sum(1))
+            first = [f(a, b) for f, a, b in zip(_COMBINED, first, found, strict=True)] if first else found
+        mean = torch.where(momentum, 0.0, first[0])
+        there = torch.where(momentum, first[3].clamp_min(TINY), 1.0)
+        squares = torch.zeros_like(mean)
+        for part, values, _ in _doubles(chunks(), transforms):
+            squares += values.sub_(mean[:, None]).pow_(2).mul_(share[part]).sum(1)
+        scale = (squares / there).clamp_min(0).sqrt()
+        scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.ones_like(scale)).float()
+        # Rounding keeps the order: the smallest standardised value is that of the smallest one.
+        low, high = ((end.float() - mean.float()) / scale for end in first[1:3])
+        low, high = torch.where(momentum, -UNBOUNDED, low), torch.where(momentum, UNBOUNDED, high)
+        return cls(tuple(transforms), mean.float(), scale, low, high)
 
     def above(self, pt: float) -> InputScaling:
         """The same, with the support cut at a p_T [GeV], the first input; zero cuts nothing."""
@@ -73,6 +92,21 @@ class InputScaling:
     def __call__(self, raw: torch.Tensor) -> torch.Tensor:
         """Standardised inputs (d, n) from raw ones (d, n)."""
         return (transform(raw, self.transforms) - self.mean[:, None]) / self.scale[:, None]
+
+    def by_jet(self, raw: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The same as a call for raw inputs (n, d), one jet after another, which are overwritten.
+
+        Args:
+            raw: Raw inputs.
+            out: Where the standardised ones go, possibly ``raw``; default: new memory.
+        """
+        start = 0
+        for name, group in groupby(self.transforms):
+            columns = slice(start, start := start + len(list(group)))
+            if name in _TRANSFORMS:
+                # In one piece, as a call does it: functions of scattered numbers may round in another way.
+                raw[:, columns] = _TRANSFORMS[name](raw[:, columns].T.contiguous()).T
+        return torch.sub(raw, self.mean, out=out).div_(self.scale)
 
     def inside(self, standardised: torch.Tensor) -> torch.Tensor:
         """Whether all inputs lie in the range of the training, bool of shape (n,)."""
@@ -96,9 +130,27 @@ class TargetScaling:
 
 def transform(raw: torch.Tensor, transforms: Sequence[str]) -> torch.Tensor:
     """Row-wise transforms of raw inputs (d, n)."""
-    out, start = raw.clone(), 0
+    out = raw.clone()
+    _transform_into(out, raw, transforms)
+    return out
+
+
+def _transform_into(out: torch.Tensor, raw: torch.Tensor, transforms: Sequence[str]) -> None:
+    """Overwrite the rows of ``out`` that have a transform."""
+    start = 0
     for name, group in groupby(transforms):
         rows = slice(start, start := start + len(list(group)))
         if name in _TRANSFORMS:
             out[rows] = _TRANSFORMS[name](raw[rows])
-    return out
+
+
+def _doubles(chunks: Chunks, transforms: Sequence[str]) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Transformed inputs (d, m) as float64, and memory of that shape, both used again for the next chunk."""
+    memory = torch.empty((2, 0, 0))
+    for part, raw in chunks:
+        if raw.numel() > memory[0].numel():
+            memory = torch.empty((2, *raw.shape), dtype=torch.float64)
+        values, scratch = memory[:, :, : raw.shape[1]]
+        values.copy_(raw)
+        _transform_into(values, raw, transforms)
+        yield part, values, scratch

@@ -218,6 +218,7 @@ def _single(prediction: Prediction, jet: int) -> Prediction:
         mean=prediction.mean[[jet]],
         sigma_stoch=of_jet(prediction.sigma_stoch),
         sigma_pred=of_jet(prediction.sigma_pred),
+        sigma_cal_squared=of_jet(prediction.sigma_cal_squared),
         in_range=prediction.in_range[[jet]],
         components=lambda _: components(slice(jet, jet + 1)),
     )

@@ -85,7 +85,7 @@ def unit_weights(pairs: JetPairs) -> np.ndarray:
 def raw_inputs(pairs: JetPairs, pt: np.ndarray | None = None) -> torch.Tensor:
     """Untransformed inputs, float32 of shape (1 + d, n), detector-level p_T first, or another p_T in its place."""
     first = pairs.reco if pt is None else pt
-    return torch.from_numpy(np.concatenate([first[None], pairs.features.T]).astype(np.float32))
+    return torch.from_numpy(np.concatenate([first[None], np.asarray(pairs.features).T]).astype(np.float32))
 
 
 def card_of(method: Method, spec: Features, learned: Learned, source: SourceCard) -> Card:
@@ -117,4 +117,6 @@ def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, 
         seed=seed,
         reco_threshold=float(pairs.source.get("reco_threshold", 0.0)),
         data_sha256=data_sha256,
+        collection=str(pairs.source.get("jets", "")),
+        truth=str(pairs.source.get("truth", "")),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hepcal.training import ansatz, generalised, inversion, likelihood, regression, summary, transport
+from hepcal.training import ansatz, generalised, inversion, likelihood, noisy_labels, regression, summary, transport
 from hepcal.training.learned import Learned, Task
 
 __all__ = ["LEARNERS"]
@@ -22,5 +22,6 @@ LEARNERS: dict[str, Learner] = {
     "gaussian_ansatz": ansatz.learn,
     "likelihood": likelihood.learn,
     "summary_likelihood": summary.learn,
+    "noisy_labels": noisy_labels.learn,
     "transport": transport.learn,
 }

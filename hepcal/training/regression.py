@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from hepcal.calibrators.method import NetworkMethod
-from hepcal.calibrators.objectives import Batch, TrainingSet
+from hepcal.calibrators.objectives import TrainingSet
 from hepcal.networks.scaling import TargetScaling
 from hepcal.optimisation import minimise
 from hepcal.pairs import JetPairs
-from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
+from hepcal.training.inputs import input_tensor, network_inputs
+from hepcal.training.learned import Learned, Task, unit_weights
 
 __all__ = ["learn"]
 
@@ -24,14 +25,14 @@ def learn(task: Task) -> Learned:
     method = task.method
     assert isinstance(method, NetworkMethod)  # noqa: S101 - the registry says so
     generator = torch.Generator().manual_seed(task.seed)
-    raw, y_raw, w = _tensors(task.fitted)
-    target = TargetScaling.fit(y_raw, w)
+    raw, w = _targets(task.fitted)
+    target = TargetScaling.fit(raw, w)
 
-    def standardised(raw: torch.Tensor, y_raw: torch.Tensor, w: torch.Tensor) -> Batch:
-        y = (y_raw - target.location) / target.scale
-        return task.inputs(raw).T.contiguous().to(task.place), y.to(task.place), w.to(task.place)
+    def standardised(raw: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return raw.sub_(target.location).div_(target.scale).to(task.place), w.to(task.place)
 
-    table, judge = standardised(raw, y_raw, w), standardised(*_tensors(task.judges))
+    table = network_inputs(task.fitted, task.inputs, task.place), *standardised(raw, w)
+    judge = input_tensor(task.judges, task.inputs, task.place), *standardised(*_targets(task.judges))
     typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
     sample = TrainingSet(len(task.inputs.transforms), task.fitted.n_eff, typical, task.fitted.event)
     objective = method.objective(sample, generator)
@@ -48,7 +49,7 @@ def _typical(y: torch.Tensor, w: torch.Tensor, generator: torch.Generator) -> to
     return y[:MAX_CHOICES][rows]
 
 
-def _tensors(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Raw inputs (d, n) with p_T first, targets y = truth / reco (n,), weights (n,) of mean one."""
+def _targets(pairs: JetPairs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets y = truth / reco (n,), weights (n,) of mean one."""
     weight = torch.from_numpy(unit_weights(pairs).astype(np.float32))
-    return raw_inputs(pairs), torch.from_numpy(pairs.truth / pairs.reco), weight
+    return torch.from_numpy(pairs.truth / pairs.reco), weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
-from hepcal.training.learned import Learned, Task, card_of, raw_inputs, source_of, unit_weights
+from hepcal.training.inputs import raw_chunks
+from hepcal.training.learned import Learned, Task, card_of, source_of, unit_weights
 from hepcal.training.registry import LEARNERS
 
 __all__ = ["train"]
@@ -49,7 +51,9 @@ def train(
     """Train a calibrator.
 
     Args:
-        pairs: Training table. A share of its events (``method.validation``) is held out to notice plateaus.
+        pairs: Training table. A share of its events (``method.validation``) is held out to notice plateaus. The
+            features of a large table from :meth:`JetPairs.open` are read from disk batch by batch by methods that
+            train networks on y = pt_truth / pt_reco; the others copy them to memory.
         method: Settings, e.g. ``hepcal.BNN()`` (default) or ``hepcal.MSE()``.
         seed: Fixes everything: the same table, method and seed give the same calibrator on one machine type.
         device: Where to train.
@@ -102,7 +106,8 @@ def _task(
 ) -> Task:  # fmt: skip
     """Everything a learner needs."""
     weight = torch.from_numpy(unit_weights(fitted).astype(np.float32))
-    inputs = InputScaling.fit(raw_inputs(fitted), transforms_of(pairs.spec), weight).above(_truncated_below(fitted))
+    inputs = InputScaling.fit_chunks(partial(raw_chunks, fitted), transforms_of(pairs.spec), weight)
+    inputs = inputs.above(_truncated_below(fitted))
     judges = _judges(held_out, seed)
     return Task(method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight)
 

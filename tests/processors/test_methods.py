@@ -21,6 +21,7 @@ METHODS = {
     "likelihood": hepcal.Likelihood(**QUICK),
     "likelihood given eta": hepcal.Likelihood(**QUICK, conditions=("eta",)),
     "summary_likelihood": hepcal.SummaryLikelihood(**QUICK, summary=SUMMARY),
+    "noisy_labels": hepcal.NoisyLabels(method=SUMMARY, fraction=0.05, common=0.01),
     "transport": hepcal.OptimalTransport(),
 }
 
@@ -37,6 +38,7 @@ FOLLOWS_PRIOR = {
     "gaussian_ansatz": False,
     "likelihood": False,
     "summary_likelihood": False,
+    "noisy_labels": True,
     "transport": True,
 }
 

@@ -1,0 +1,153 @@
+"""Cross-fitting: every jet of a sample is calibrated by a training that has not seen its event."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.card import Card
+from hepcal.calibrators.method import Method
+from hepcal.errors import TrainingError
+from hepcal.pairs import JetPairs
+from hepcal.progress import Progress
+from hepcal.training import train
+
+__all__ = ["cross_fit", "folds_of", "uncertainties"]
+
+# From a trained calibrator and jets that it has not seen to columns (jets, ...).
+Read = Callable[[Calibrator, JetPairs], Mapping[str, np.ndarray]]
+
+
+def uncertainties(calibrator: Calibrator, pairs: JetPairs) -> dict[str, np.ndarray]:
+    """The columns that a calibrator attaches, for the jets of a table; float32 or bool of shape (n,)."""
+    table = pairs.select(calibrator.card.features)
+    prediction = calibrator.predict(table.features, table.reco)
+    found = {"pt_calib": prediction.mean, "pt_calib_in_range": prediction.in_range}
+    for kind in ("stoch", "pred", "tot"):
+        if (sigma := getattr(prediction, f"sigma_{kind}")) is not None:
+            found[f"pt_calib_sigma_{kind}"] = sigma
+    return found
+
+
+def folds_of(pairs: JetPairs, folds: int, seed: int = 0) -> np.ndarray:
+    """Fold of every jet, int64 of shape (n,), all jets of an event in one; folds are equal in events up to one.
+
+    Args:
+        pairs: The table.
+        folds: Their number, at least two.
+        seed: Of the random assignment, which depends on the set of event ids and not on the order of the jets.
+
+    Raises:
+        TrainingError: Fewer than two folds, or fewer events than folds.
+    """
+    events, number = np.unique(pairs.event, return_inverse=True)
+    if not 2 <= folds <= len(events):
+        raise TrainingError(f"{len(events)} events cannot be cut into {folds} folds; at least two are needed")
+    fold: np.ndarray = (np.random.default_rng(seed).permutation(len(events)) % folds)[number]
+    return fold
+
+
+def cross_fit(
+    pairs: JetPairs,
+    method: Method,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    read: Read = uncertainties,
+    store: str | Path | None = None,
+    only: tuple[int, ...] | None = None,
+    train_on: Callable[[JetPairs, int], JetPairs] | None = None,
+    device: str = "cpu",
+    show: bool = True,
+) -> dict[str, np.ndarray]:
+    """Train once per fold on the other folds, and read the jets of the fold.
+
+    Args:
+        pairs: The table.
+        method: The method.
+        folds: Number of folds.
+        seed: Of the folds; training k has the seed ``seed + k``.
+        read: What to keep of each training: columns with one row per jet of the fold, NaN-free or not as it likes.
+            A named function: its name is part of the identity of what is stored.
+        store: Directory for the columns of each finished training; those that are there are not trained again.
+        only: Folds to do; default: all. The jets of the others are NaN (False, -1) in the result.
+        train_on: Changes the table of training k, e.g. to a part of it.
+        device: Where to train and to predict.
+        show: Report progress.
+
+    Returns:
+        The columns of ``read`` in the order of ``pairs``, and ``fold``, int64 of shape (n,).
+
+    Raises:
+        TrainingError: A training failed, or a stored one is damaged.
+    """
+    fold = folds_of(pairs, folds, seed)
+    wanted = range(folds) if only is None else only
+    out: dict[str, np.ndarray] = {"fold": fold}
+    with Progress(f"Cross-fitting {method.name}", len(wanted), "trainings", show=show) as bar:
+        for k in wanted:
+            rows = np.flatnonzero(fold == k)
+            table = pairs.take(np.flatnonzero(fold != k))
+            if train_on is not None:
+                table = train_on(table, k)
+            judged = pairs.take(rows)
+            found = _stored(table, judged, method, seed + k, read, None if store is None else Path(store), device)
+            for name, values in found.items():
+                if name not in out:
+                    out[name] = _empty(len(pairs), values)
+                out[name][rows] = values
+            bar.advance(1)
+    return out
+
+
+def _empty(n: int, values: np.ndarray) -> np.ndarray:
+    """A column of what no training has filled yet."""
+    nothing = {"b": False, "f": np.nan}.get(values.dtype.kind, -1)
+    return np.full((n, *values.shape[1:]), nothing, dtype=values.dtype)
+
+
+def _stored(
+    table: JetPairs, judged: JetPairs, method: Method, seed: int, read: Read, store: Path | None, device: str
+) -> dict[str, np.ndarray]:
+    """The columns of one training, from the store if they are there."""
+    if store is None:
+        return _trained(table, judged, method, seed, read, device)
+    identity = {
+        "train": table.sha256,
+        "test": judged.sha256,
+        "method": method.name,
+        "settings": method.model_dump(mode="json"),
+        "seed": seed,
+        "read": read.__qualname__,
+        "device": device.split(":")[0],
+        "versions": Card.software(),
+    }
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    path = store / f"{method.name}-{name}.npz"
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                return {key: content[key] for key in content.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"{path} is not a stored training: {error}; delete it to train again") from error
+    found = _trained(table, judged, method, seed, read, device)
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=store, suffix=".part", delete=False) as part:
+        np.savez(part, **found)  # type: ignore[arg-type]
+    os.replace(part.name, path)  # noqa: PTH105 - complete, or not there
+    return found
+
+
+def _trained(
+    table: JetPairs, judged: JetPairs, method: Method, seed: int, read: Read, device: str
+) -> dict[str, np.ndarray]:
+    calibrator = train(table, method, seed=seed, device=device, show=False)
+    return {name: np.asarray(values) for name, values in read(calibrator, judged).items()}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +27,19 @@ Read = Callable[[Calibrator, JetPairs], Mapping[str, np.ndarray]]
 
 
 def uncertainties(calibrator: Calibrator, pairs: JetPairs) -> dict[str, np.ndarray]:
-    """The columns that a calibrator attaches, for the jets of a table; float32 or bool of shape (n,)."""
+    """The columns that a calibrator attaches, for the jets of a table; float32 or bool of shape (n,).
+
+    With a baseline also ``sigma_cal_squared`` [GeV²], with its sign, and ``sigma_cal_squared_error``.
+    """
     table = pairs.select(calibrator.card.features)
     prediction = calibrator.predict(table.features, table.reco)
     found = {"pt_calib": prediction.mean, "pt_calib_in_range": prediction.in_range}
-    for kind in ("stoch", "pred", "tot"):
+    for kind in ("stoch", "pred", "cal", "tot"):
         if (sigma := getattr(prediction, f"sigma_{kind}")) is not None:
             found[f"pt_calib_sigma_{kind}"] = sigma
+    for name in ("sigma_cal_squared", "sigma_cal_squared_error"):
+        if (variance := getattr(prediction, name)) is not None:
+            found[name] = variance
     return found
 
 
@@ -62,6 +68,7 @@ def cross_fit(
     folds: int = 5,
     seed: int = 0,
     read: Read = uncertainties,
+    key: Any = None,
     store: str | Path | None = None,
     only: tuple[int, ...] | None = None,
     train_on: Callable[[JetPairs, int], JetPairs] | None = None,
@@ -76,7 +83,8 @@ def cross_fit(
         folds: Number of folds.
         seed: Of the folds; training k has the seed ``seed + k``.
         read: What to keep of each training: columns with one row per jet of the fold, NaN-free or not as it likes.
-            A named function: its name is part of the identity of what is stored.
+            With a store it must be a named function: what is stored is known by its name and by the ``key``.
+        key: What else the columns depend on, such as constants of ``read``; anything that JSON can hold.
         store: Directory for the columns of each finished training; those that are there are not trained again.
         only: Folds to do; default: all. The jets of the others are NaN (False, -1) in the result.
         train_on: Changes the table of training k, e.g. to a part of it.
@@ -87,8 +95,11 @@ def cross_fit(
         The columns of ``read`` in the order of ``pairs``, and ``fold``, int64 of shape (n,).
 
     Raises:
-        TrainingError: A training failed, or a stored one is damaged.
+        TrainingError: A training failed, a stored one is damaged, ``read`` has no name to store by, or a column of it
+            is called ``fold``.
     """
+    if store is not None and "<" in read.__qualname__:
+        raise TrainingError(f"columns of {read.__qualname__} cannot be stored: give a function of a module as read")
     fold = folds_of(pairs, folds, seed)
     wanted = range(folds) if only is None else only
     out: dict[str, np.ndarray] = {"fold": fold}
@@ -99,8 +110,11 @@ def cross_fit(
             if train_on is not None:
                 table = train_on(table, k)
             judged = pairs.take(rows)
-            found = _stored(table, judged, method, seed + k, read, None if store is None else Path(store), device)
+            place = None if store is None else Path(store)
+            found = _stored(table, judged, method, seed + k, read, key, place, device)
             for name, values in found.items():
+                if name == "fold":
+                    raise TrainingError("a column of read is called 'fold', which says which training saw which jet")
                 if name not in out:
                     out[name] = _empty(len(pairs), values)
                 out[name][rows] = values
@@ -110,12 +124,14 @@ def cross_fit(
 
 def _empty(n: int, values: np.ndarray) -> np.ndarray:
     """A column of what no training has filled yet."""
-    nothing = {"b": False, "f": np.nan}.get(values.dtype.kind, -1)
+    nothing = {"b": False, "f": np.nan, "i": -1}.get(values.dtype.kind)
+    if nothing is None:
+        raise TrainingError(f"columns are numbers or bool, unsigned ones excluded; found {values.dtype}")
     return np.full((n, *values.shape[1:]), nothing, dtype=values.dtype)
 
 
 def _stored(
-    table: JetPairs, judged: JetPairs, method: Method, seed: int, read: Read, store: Path | None, device: str
+    table: JetPairs, judged: JetPairs, method: Method, seed: int, read: Read, key: Any, store: Path | None, device: str
 ) -> dict[str, np.ndarray]:
     """The columns of one training, from the store if they are there."""
     if store is None:
@@ -129,6 +145,7 @@ def _stored(
         "read": read.__qualname__,
         "device": device.split(":")[0],
         "versions": Card.software(),
+        **({} if key is None else {"key": key}),
     }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = store / f"{method.name}-{name}.npz"
@@ -140,9 +157,10 @@ def _stored(
             raise TrainingError(f"{path} is not a stored training: {error}; delete it to train again") from error
     found = _trained(table, judged, method, seed, read, device)
     store.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=store, suffix=".part", delete=False) as part:
+    with tempfile.TemporaryDirectory(dir=store, prefix=".part-") as scratch:
+        part = Path(scratch) / path.name
         np.savez(part, **found)  # type: ignore[arg-type]
-    os.replace(part.name, path)  # noqa: PTH105 - complete, or not there
+        part.rename(path)  # complete, or not there
     return found
 
 

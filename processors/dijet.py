@@ -104,7 +104,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         parts = [columns[name] for name in ("sigma_stoch", "sigma_pred") if name in columns]
         if "pt_calib_sigma_cal" in jets.fields:
             # With errors of the labels, what is independent between jets is all but sigma_pred.
-            independent = np.sqrt(jets.pt_calib_sigma_tot**2 - jets.pt_calib_sigma_pred**2)
+            shared = jets.pt_calib_sigma_pred if "pt_calib_sigma_pred" in jets.fields else 0
+            independent = np.sqrt(jets.pt_calib_sigma_tot**2 - shared**2)
             parts[0] = mass_sigma(calib, mass, independent / jets.pt_calib)
         if parts:
             columns["sigma_tot"] = in_quadrature(*parts)

@@ -102,3 +102,33 @@ def test_impossible_folds_are_refused():
         folds_of(toy(), 1)
     with pytest.raises(TrainingError, match="300 events cannot be cut into 301 folds"):
         folds_of(toy(), 301)
+
+
+def test_columns_without_a_name_to_store_by_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match=r"columns of .*<lambda> cannot be stored"):
+        cross_fit(toy(), METHOD, folds=3, store=tmp_path, read=lambda calibrator, pairs: {}, show=False)
+
+
+def with_fold(calibrator: hepcal.Calibrator, pairs: hepcal.JetPairs) -> dict[str, np.ndarray]:
+    return {"fold": np.zeros(len(pairs))}
+
+
+def test_a_column_called_fold_is_refused():
+    with pytest.raises(TrainingError, match="called 'fold'"):
+        cross_fit(toy(), METHOD, folds=3, read=with_fold, show=False)
+
+
+def test_the_key_belongs_to_what_is_stored(tmp_path):
+    for key in (None, 1, [1, 2]):
+        cross_fit(toy(), METHOD, folds=3, store=tmp_path, key=key, only=(0,), show=False)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_noisy_labels_keep_the_sign_of_sigma_cal():
+    method = hepcal.NoisyLabels(
+        method=hepcal.Heteroscedastic(hidden=(8,), max_updates=40, batch=50, patience=40), fraction=0.05
+    )
+    found = cross_fit(toy(), method, folds=2, show=False)
+    squared, sigma = found["sigma_cal_squared"], found["pt_calib_sigma_cal"]
+    assert np.array_equal(np.isnan(sigma), squared < 0)
+    assert np.allclose(sigma[squared >= 0] ** 2, squared[squared >= 0], rtol=1e-5)

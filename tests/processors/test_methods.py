@@ -12,6 +12,7 @@ from hepcal.demo import demo_fileset
 from hepcal.executors import open_executor
 from hepcal.running import run
 
+ONE = hepcal.Heteroscedastic(hidden=(16,), max_updates=300, schedule="cosine", batch=500, learning_rate=5e-3)
 SUMMARY = hepcal.Ensemble(hidden=(16,), n=3, max_updates=300, schedule="cosine", batch=500, learning_rate=5e-3)
 QUICK = {"hidden": (16,), "n": 3, "max_updates": 300, "components": 3}
 METHODS = {
@@ -22,6 +23,7 @@ METHODS = {
     "likelihood given eta": hepcal.Likelihood(**QUICK, conditions=("eta",)),
     "summary_likelihood": hepcal.SummaryLikelihood(**QUICK, summary=SUMMARY),
     "noisy_labels": hepcal.NoisyLabels(method=SUMMARY, fraction=0.05, common=0.01),
+    "noisy_labels of one network": hepcal.NoisyLabels(method=ONE, fraction=0.05),
     "transport": hepcal.OptimalTransport(),
 }
 

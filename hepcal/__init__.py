@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hepcal import diagnostics, plot, priors, processors, scores, spread, truth_closure
+    from hepcal import augment, diagnostics, plot, priors, processors, scores, spread, tagging, truth_closure
     from hepcal.calibrators.ansatz import GaussianAnsatz
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.bnn import BNN
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from hepcal.calibrators.inversion import NumericalInversion
     from hepcal.calibrators.likelihood import Likelihood
     from hepcal.calibrators.mse import MSE
+    from hepcal.calibrators.noisy_labels import NoisyLabels
     from hepcal.calibrators.summary import SummaryLikelihood
     from hepcal.calibrators.transport import OptimalTransport
     from hepcal.constituents import Constituents
+    from hepcal.crossfit import cross_fit
     from hepcal.features import Feature, Features
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
@@ -51,14 +53,16 @@ _HOMES = {
     "JetPairs": "hepcal.pairs",
     "Likelihood": "hepcal.calibrators.likelihood",
     "MSE": "hepcal.calibrators.mse",
+    "NoisyLabels": "hepcal.calibrators.noisy_labels",
     "NumericalInversion": "hepcal.calibrators.inversion",
     "OptimalTransport": "hepcal.calibrators.transport",
     "Prediction": "hepcal.prediction",
     "SummaryLikelihood": "hepcal.calibrators.summary",
+    "cross_fit": "hepcal.crossfit",
     "load_fileset": "hepcal.filesets",
     "train": "hepcal.training",
 }
-_MODULES = ("diagnostics", "plot", "priors", "processors", "scores", "spread", "truth_closure")
+_MODULES = ("augment", "diagnostics", "plot", "priors", "processors", "scores", "spread", "tagging", "truth_closure")
 
 __all__ = [
     "BNN",
@@ -74,10 +78,13 @@ __all__ = [
     "Heteroscedastic",
     "JetPairs",
     "Likelihood",
+    "NoisyLabels",
     "NumericalInversion",
     "OptimalTransport",
     "Prediction",
     "SummaryLikelihood",
+    "augment",
+    "cross_fit",
     "diagnostics",
     "load_fileset",
     "plot",
@@ -85,6 +92,7 @@ __all__ = [
     "processors",
     "scores",
     "spread",
+    "tagging",
     "train",
     "truth_closure",
 ]

@@ -10,9 +10,10 @@ import hepcal
 
 def test_public_names_are_these():
     assert sorted(hepcal.__all__) == [
-        "BNN", "Calibrator", "Constituents", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz", "GeneralisedInversion",
-        "Heteroscedastic", "JetPairs", "Likelihood", "MSE", "NumericalInversion", "OptimalTransport", "Prediction",
-        "SummaryLikelihood", "diagnostics", "load_fileset", "plot", "priors", "processors", "scores", "spread", "train",
+        "BNN", "Calibrator", "Constituents", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz",
+        "GeneralisedInversion", "Heteroscedastic", "JetPairs", "Likelihood", "MSE", "NoisyLabels",
+        "NumericalInversion", "OptimalTransport", "Prediction", "SummaryLikelihood", "augment", "cross_fit",
+        "diagnostics", "load_fileset", "plot", "priors", "processors", "scores", "spread", "tagging", "train",
         "truth_closure",
     ]  # fmt: skip
     assert set(dir(hepcal)) == {*hepcal.__all__, "__version__"}

@@ -20,6 +20,9 @@ COMPONENTS = ("E", "px", "py", "pz")
 ROWS_AT_ONCE = 65_536
 # The same for the float64 arithmetic of reading.
 JETS_AT_ONCE = 8_192
+# p_T of neighbours may rise by this (relative, squared): the float32 of a file knows no better, and augmented tables
+# keep jets that are in order to half of it.
+SAME_PT = np.float32(4e-6)
 # Distance in (eta, phi) between a jet and the sum of its constituents; 0.03 is the largest in simulated fat jets.
 MAX_AXIS_DR = 0.4
 
@@ -68,7 +71,7 @@ class Constituents(BaseModel):
             block: Zeros, float32 of shape (n, 4 count); written in place.
             candidates: ``n * {pt: var, eta: var, phi: var, mass: var}`` [GeV], in any order; those of zero p_T
                 have no direction and are left out.
-            axis: eta and phi of the jets, shape (n,) each, where it is not certain that the candidates are theirs.
+            axis: eta and phi of the jets, shape (n,) each, to make sure that the candidates are theirs.
 
         Raises:
             NonFiniteFeatureError: A value is NaN or infinite, a p_T is negative, or a jet has no constituents.
@@ -94,39 +97,55 @@ class Constituents(BaseModel):
             raise SchemaError(
                 f"the constituents of {lost.sum()} of {len(counts)} jets sum to a momentum more than {MAX_AXIS_DR} "
                 f"away from the jet in (eta, phi), first at jet {int(np.argmax(lost))}: the candidates of the events "
-                "are not the constituents of these jets but, for example, all particles"
+                "are not the constituents of these jets but, for example, all particles, or those of other jets, if "
+                "they are not stored jet after jet"
             )
 
     def truncated(self, candidates: ak.Array) -> int:
-        """How many jets have more than ``count`` constituents; reads no momenta beyond the p_T."""
-        return int(np.sum(ak.to_numpy(ak.num(candidates["pt"])) > self.count))
+        """How many jets have more than ``count`` constituents, those of zero p_T aside; reads nothing but the p_T."""
+        return int(np.sum(ak.to_numpy(ak.sum(candidates["pt"] > 0, axis=1)) > self.count))
 
     def check(self, block: np.ndarray) -> None:
-        """Refuse columns that are not p_T-ordered constituents.
+        """Refuse columns that are not p_T-ordered constituents of jets that have some.
+
+        Jets without constituents are refused here as in files: no augmentation makes one of a jet that has some.
 
         Args:
             block: Shape (n, 4 count), in memory or memory-mapped.
 
         Raises:
-            NonFiniteFeatureError: A component is NaN or infinite, a slot of no energy has a momentum, or an empty slot
-                comes before an occupied one; counts the jets.
+            NonFiniteFeatureError: A component is NaN or infinite, a slot of no energy has a momentum, an empty slot
+                comes before an occupied one, a p_T is larger than that of the slot before, or all slots are empty;
+                counts the jets.
         """
         bad: dict[str, list[np.ndarray]] = {}
         for start in range(0, len(block), ROWS_AT_ONCE):
             part = self.vectors(np.asarray(block[start : start + ROWS_AT_ONCE]))
             filled = part[..., 0] > 0
             for problem, where in (
-                ("with a component that is NaN or infinite", ~np.isfinite(part).all(axis=(1, 2))),
-                ("with a momentum in a slot without energy", (~filled & (part != 0).any(axis=2)).any(axis=1)),
-                ("with an empty slot before an occupied one", (~filled[:, :-1] & filled[:, 1:]).any(axis=1)),
+                ("constituents with a component that is NaN or infinite", ~np.isfinite(part).all(axis=(1, 2))),
+                ("constituents with a momentum in a slot without energy", (~filled & (part != 0).any(2)).any(axis=1)),
+                ("constituents with an empty slot before an occupied one", (~filled[:, :-1] & filled[:, 1:]).any(1)),
+                ("constituents that are not in falling p_T", _rising(part)),
+                ("no constituents", ~filled.any(axis=1)),
             ):
                 bad.setdefault(problem, []).append(start + np.flatnonzero(where))
         for problem, found in bad.items():
             if len(jets := np.concatenate(found)):
                 raise NonFiniteFeatureError(
-                    f"{len(jets)} of {len(block)} jets have constituents {problem}, first at jet {int(jets[0])}; "
+                    f"{len(jets)} of {len(block)} jets have {problem}, first at jet {int(jets[0])}; "
                     f"columns are {', '.join(COMPONENTS)} of each slot in falling p_T"
                 )
+
+
+def _rising(vectors: np.ndarray) -> np.ndarray:
+    """Which jets (n, count, 4) have a slot of more p_T than the one before, beyond rounding; bool of shape (n,)."""
+    # What overflows is not finite or beyond any momentum, and refused or compared as infinite.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squared = vectors[..., 1] ** 2 + vectors[..., 2] ** 2
+        limit = squared[:, :-1] * (1 + SAME_PT) + np.finfo(np.float32).tiny
+    rising: np.ndarray = (squared[:, 1:] > limit).any(axis=1)
+    return rising
 
 
 def _usable(counts: np.ndarray, momenta: dict[str, np.ndarray]) -> np.ndarray:

@@ -100,9 +100,10 @@ class Features(BaseModel):
 
     @property
     def jet_fields(self) -> tuple[str, ...]:
-        """The jet fields that are read, detector-level p_T included."""
+        """The jet fields that are read: detector-level p_T, features, and the axis that constituents are around."""
         pt = ("pt", "rawFactor") if self.pt == "raw" else ("pt",)
-        return tuple(dict.fromkeys((*pt, *(n for n in self.names if not n.startswith("event_")))))
+        axis = () if self.constituents is None else ("eta", "phi")
+        return tuple(dict.fromkeys((*pt, *(n for n in self.names if not n.startswith("event_")), *axis)))
 
     def fields_of(self, jets: ak.Array) -> tuple[str, ...]:
         """:attr:`jet_fields`, and what links PFNano jets to their constituents where those are used."""
@@ -152,7 +153,8 @@ class Features(BaseModel):
         Raises:
             MissingFieldError: A field, the constituents or the events are missing.
             NonFiniteFeatureError: A value is NaN or infinite, a p_T is not positive, or a jet has no constituents.
-            SchemaError: Constituents of Delphes jets are asked for in events with several jets.
+            SchemaError: Constituents of Delphes jets are asked for in events with several jets, or constituents do not
+                lie around their jet.
         """
         self.require(jets, events)
         reco = _column(detector_pt(jets, self.pt or "pt"))
@@ -166,8 +168,9 @@ class Features(BaseModel):
                 table[:, column] = _column(jets[name])
         if self.constituents is not None:
             candidates = jet_constituents(jets, events, event_index)
-            # PFNano says which constituents a jet has; Delphes only which an event has.
-            axis = None if PFNANO_INDEX in jets.fields else (_column(jets.eta), _column(jets.phi))
+            # Delphes says only which constituents an event has. In PFNano, coffea deals them out, nConstituents to one
+            # jet after the other, and does not look at the index of the jet that the file has for each.
+            axis = _column(jets.eta), _column(jets.phi)
             self.constituents.fill(table[:, len(self.inputs) :], candidates, axis)
         self.check(table, reco)
         return table, reco

@@ -61,8 +61,10 @@ class StoredRows:
     ndim = 2
 
     def __init__(self, source: np.ndarray, rows: np.ndarray | None = None, columns: np.ndarray | None = None) -> None:
+        # 64 bits: places in the file are computed from row numbers.
+        self._rows = None if rows is None else np.asarray(rows, dtype=np.int64)
         # Held, since the file is closed with the mapping; its pages are not touched.
-        self._source, self._rows, self._columns = source, rows, columns
+        self._source, self._columns = source, columns
         file = _file(source)
         assert file is not None  # noqa: S101 - what stored() asks for
         self._descriptor, self._offset = file.descriptor, file.offset + source.ctypes.data - file.address
@@ -138,7 +140,7 @@ class StoredRows:
         return read
 
     def _numbers(self, key: Any) -> np.ndarray:
-        """Rows of the source for an index of any kind."""
+        """Rows of the source for an index of any kind, int64."""
         if self._rows is not None:
             return np.asarray(self._rows[key])
         if isinstance(key, slice):
@@ -146,7 +148,7 @@ class StoredRows:
         if isinstance(key, np.ndarray) and key.dtype.kind == "i" and key.size and key.min() >= 0:
             if key.max() >= len(self):
                 raise IndexError(f"row {key.max()} of {len(self)}")
-            return key
+            return key.astype(np.int64, copy=False)
         return np.asarray(np.arange(len(self))[key])
 
     def _read(self, key: Any) -> np.ndarray:

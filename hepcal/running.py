@@ -43,8 +43,8 @@ class FileInfo:
 
     @property
     def simulation(self) -> bool:
-        """Whether the file has particle-level jets."""
-        return any(not self.schema.missing(self.branches, jets, ("pt",)) for jets in ("GenJet", "GenFatJet"))
+        """Whether the file has particle-level jets, as :func:`hepcal.schemas.is_simulation` says of events."""
+        return any(not self.schema.missing(self.branches, jets, ("pt",)) for jets in schemas.TRUTH_JETS)
 
     def require(self, collection: str, fields: Sequence[str]) -> None:
         """Refuse a file that lacks fields of a collection.

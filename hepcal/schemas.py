@@ -20,6 +20,7 @@ __all__ = [
     "MOMENTUM",
     "PFNANO_INDEX",
     "SCHEMAS",
+    "TRUTH_JETS",
     "FatJetDelphesSchema",
     "Schema",
     "detect",
@@ -35,6 +36,8 @@ __all__ = [
 PtKind = Literal["raw", "pt"]
 MOMENTUM = ("pt", "eta", "phi", "mass")
 DELPHES_BRANCHES = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
+# Collections of particle-level jets: a file with one of them is simulation.
+TRUTH_JETS = ("GenJet", "GenFatJet", "GenJetAK8")
 # Collection with the constituents of the one jet of an event, and the field by which coffea finds them in PFNano.
 CANDIDATES, PFNANO_INDEX = "ParticleFlowCandidate", "pFCandsIdxG"
 
@@ -108,7 +111,7 @@ class Schema:
     def missing(self, branches: Iterable[str], collection: str, fields: Iterable[str]) -> list[str]:
         """Branches that a file lacks for the given fields."""
         present = {name.rsplit("/", 1)[-1] for name in branches}
-        return [branch for field in fields if (branch := self.branch(collection, field)) not in present]
+        return [branch for field in dict.fromkeys(fields) if (branch := self.branch(collection, field)) not in present]
 
     def constituents(self, jets: str) -> Mapping[str, tuple[str, ...]]:
         """Fields that the constituents of a jet collection are read from, by collection.
@@ -129,6 +132,9 @@ SCHEMAS = {
     "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw"),
     "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt"),
 }
+# What tells PFNano from NanoAOD; a file that spells it otherwise, or has it for other jets only, is PFNano as well, and
+# hears which branches its jets lack.
+PFNANO_LINKS = [f"{jets}PFCands_{index}" for jets in ("Jet", "FatJet") for index in ("pFCandsIdx", "pfCandIdx")]
 NO_CANDIDATES = (
     "constituents of jets need the particle-flow candidates of PFNano (branches JetPFCands_pFCandsIdx and PFCands_pt, "
     f"_eta, _phi, _mass) or of Delphes ({CANDIDATES}); plain NanoAOD has none: use PFNano files, read with their "
@@ -146,8 +152,7 @@ def detect(path: str, tree: str, branches: Iterable[str]) -> Schema:
     if "Jet.PT" in names or tree == "Delphes":
         return SCHEMAS["delphes"]
     if "Jet_pt" in names:
-        constituents = {"JetPFCands_pFCandsIdx", "JetPFCands_pfCandIdx"} & names
-        return SCHEMAS["pfnano" if constituents else "nanoaod"]
+        return SCHEMAS["nanoaod" if names.isdisjoint(PFNANO_LINKS) else "pfnano"]
     raise SchemaError(
         f"{path}: tree {tree!r} has neither a branch Jet_pt (NanoAOD) nor Jet.PT (Delphes); "
         f"it has {', '.join(sorted(names)[:8])} ... . Only these layouts can be read."
@@ -155,8 +160,18 @@ def detect(path: str, tree: str, branches: Iterable[str]) -> Schema:
 
 
 def is_simulation(events: ak.Array) -> bool:
-    """Whether events carry particle-level jets (collision data do not)."""
-    return "GenJet" in events.fields
+    """Whether events carry particle-level jets, any of :data:`TRUTH_JETS` (collision data do not).
+
+    Raises:
+        MissingFieldError: They do, but not ``GenJet``, which a closure compares to: not to be taken for data.
+    """
+    found = [name for name in TRUTH_JETS if name in events.fields]
+    if found and "GenJet" not in found:
+        raise MissingFieldError(
+            f"{place(events)}: simulation (it has {', '.join(found)}) without a GenJet collection, which is the truth "
+            "here: use files with GenJet, or calibrate the jets of these in a processor of your own"
+        )
+    return bool(found)
 
 
 def truth_jets(events: ak.Array, collection: str = "GenJet") -> ak.Array:
@@ -189,19 +204,37 @@ def require_constituents(jets: ak.Array, events: ak.Array | None = None) -> None
                 "these jets have lost the link to their constituents, as jets[[...]] or ak.zip do: pass jets of the "
                 "file, selected and ordered as you like"
             )
+        links = f"{jets.layout.purelist_parameter('collection_name')}PFCands"
+        if events is not None and links in events.fields and PFNANO_INDEX not in events[links].fields:
+            raise MissingFieldError(_unlinked(jets, events))
     elif events is not None and CANDIDATES in events.fields:
         found = events[CANDIDATES].fields
         if missing := [f"{CANDIDATES}.{b}" for f, b in DELPHES_BRANCHES.items() if f not in found and b not in found]:
             raise MissingFieldError(f"{place(events)}: no branches {', '.join(missing)}, which constituents need")
     elif "PT" not in jets.fields:
-        name = jets.layout.purelist_parameter("collection_name") or "the given"
-        raise MissingFieldError(f"no constituents of {name} jets in this file: {NO_CANDIDATES}")
+        raise MissingFieldError(_unlinked(jets, events))
     elif events is None:
         raise MissingFieldError(
             "this calibrator uses constituents, which Delphes keeps in the events: call calibrator(jets, event=events)"
         )
     else:
         raise MissingFieldError(f"{place(events)}: no collection {CANDIDATES} with the constituents of the jets")
+
+
+def _unlinked(jets: ak.Array, events: ak.Array | None) -> str:
+    """Why coffea linked no constituents to jets of the NanoAOD family: the branches, and which of them are missing."""
+    name = jets.layout.purelist_parameter("collection_name")
+    said = f"no constituents of {name or 'the given'} jets in this file"
+    if not name:
+        return f"{said}: {NO_CANDIDATES}"
+    needed = [(of, field) for of, fields in SCHEMAS["pfnano"].constituents(name).items() for field in fields]
+    present = {(name, field) for field in jets.fields}
+    if events is not None:
+        present |= {(of, field) for of, _ in needed if of in events.fields for field in events[of].fields}
+    # Jets alone show nothing but what they have themselves.
+    missing = [f"{of}_{f}" for of, f in needed if (of, f) not in present and (of == name or events is not None)]
+    listed = f"it lacks {', '.join(missing)}" if missing else f"they need {', '.join('_'.join(n) for n in needed)}"
+    return f"{said}: {listed}; {NO_CANDIDATES}"
 
 
 def jet_constituents(jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None) -> ak.Array:
@@ -221,6 +254,8 @@ def jet_constituents(jets: ak.Array, events: ak.Array | None = None, event_index
     """
     require_constituents(jets, events)
     if PFNANO_INDEX in jets.fields:
+        if PFNANO_INDEX not in jets.constituents.fields:
+            raise MissingFieldError(_unlinked(jets, events))
         found = jets.constituents.pf
         return ak.zip({name: ak.drop_none(found[name], axis=1) for name in MOMENTUM}, depth_limit=1)
     if events is None or event_index is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -60,9 +59,11 @@ class TableWriter:
             card: Further entries beside ``rows`` and ``columns``, as JSON types.
 
         Raises:
-            PairsError: Columns have different numbers of rows.
+            PairsError: There are no rows, or columns have different numbers of them.
         """
         rows = {name: shape[0] for name, (_, shape) in self._headers.items()}
+        if not any(rows.values()):
+            raise PairsError("the table would have no rows: no matched jets were found or chosen, nothing is written")
         if len(set(rows.values())) != 1:
             raise PairsError(f"columns of a table have as many rows; these have {rows}")
         for name, file in self._files.items():
@@ -82,7 +83,10 @@ class TableWriter:
 
 @contextmanager
 def writing(directory: str | Path) -> Iterator[TableWriter]:
-    """Write a table beside its place, and put it there in one step if it was finished and nothing was raised.
+    """Write a table beside its place, and put it there if it was finished and nothing was raised.
+
+    An older table is moved aside, the new one into its place, and the older one deleted after that. A process that is
+    killed between the moves leaves both, whole, in a hidden directory beside the place.
 
     Args:
         directory: Of the table; an older table there is replaced.
@@ -101,6 +105,18 @@ def writing(directory: str | Path) -> Iterator[TableWriter]:
             writer = TableWriter(part, files)
             yield writer
         if writer.finished:
-            if target.exists():
-                shutil.rmtree(target)
-            part.rename(target)
+            _replace(target, part, Path(scratch) / "older")
+
+
+def _replace(target: Path, part: Path, older: Path) -> None:
+    """Move a table to its place, and what was there to ``older``; what fails is undone."""
+    if not target.exists():
+        part.rename(target)
+        return
+    target.rename(older)
+    try:
+        part.rename(target)
+    except BaseException:
+        # Else it would be deleted with its directory.
+        older.rename(target)
+        raise

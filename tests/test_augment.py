@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -441,6 +442,16 @@ def test_labels_that_cannot_be_are_refused():
     with pytest.raises(PairsError, match=r"not negative, found the fraction -0\.1"):
         augment.smear_labels(pairs, -0.1)
     with pytest.raises(PairsError, match="no column 'truth_error'"):
+        augment.smear_labels(pairs)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_an_error_of_a_label_that_is_none_is_refused(value):
+    error = np.ones(20, dtype=np.float32)
+    error[[4, 9]] = value
+    # As in a file that something else has written.
+    pairs = dataclasses.replace(labelled(20), truth_error=error)
+    with pytest.raises(PairsError, match=r"'truth_error' is NaN, infinite or negative in 2 of 20 rows, first in row 4"):
         augment.smear_labels(pairs)
 
 

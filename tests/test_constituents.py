@@ -23,6 +23,7 @@ from hepcal.executors import open_executor
 from hepcal.features import FATJET_FEATURES
 from hepcal.filesets import Fileset
 from hepcal.running import run
+from hepcal.schemas import jet_constituents
 
 TOP = Path(__file__).parent / "data" / "top_demo.root"
 ALL = Features(constituents=Constituents(), pt="pt")
@@ -254,6 +255,25 @@ def test_a_mass_below_zero_by_rounding_is_zero() -> None:
     assert block.tolist() == [[3.0, 3.0, 0.0, 0.0]]
 
 
+def test_columns_out_of_order_and_jets_without_constituents_are_refused() -> None:
+    two = Constituents(count=2)
+    block = np.tile(np.array([5, 3, 4, 0, 4, 0, 4, 0], dtype=np.float32), (4, 1))
+    two.check(block)
+    # Of the same p_T but for the rounding.
+    block[1, 4:] = 5.000001, 5.000001, 0, 0
+    two.check(block)
+    block[2, 4:] = 5.0001, 5.0001, 0, 0
+    with pytest.raises(NonFiniteFeatureError, match=r"1 of 4 jets have constituents.* not in falling p_T.* at jet 2"):
+        two.check(block)
+    block[2:, :] = 0
+    with pytest.raises(NonFiniteFeatureError, match=r"2 of 4 jets have no constituents, first at jet 2"):
+        two.check(block)
+
+
+def test_a_constituent_without_momentum_is_not_left_out() -> None:
+    assert Constituents(count=2).truncated(ak.zip({"pt": ak.Array([[1.0, 0.0, 2.0], [3.0, 2.0, 1.0]])})) == 1
+
+
 @pytest.mark.parametrize(("frame", "eta"), [("lab", 200.0), ("jet", 1000.0)])
 def test_an_energy_beyond_single_precision_is_refused(frame: Any, eta: float) -> None:
     block = of_lists(Constituents(count=1, frame=frame), [[3.0]], [[eta]], [[0.0]], [[0.0]])
@@ -300,18 +320,68 @@ def test_candidates_that_are_not_those_of_the_jet_are_refused(
         FEW.table(ak.flatten(single.FatJet), single, np.arange(len(single)))
 
 
+def pfnano(candidates: str = "JetPFCands", index: str = "pFCandsIdx", step: int = 1) -> Callable[[Any], None]:
+    """Two constituents along each jet, linked under the given names, from the first jet to the last or back."""
+
+    def edit(content: dict[str, Any]) -> None:
+        jets = ak.with_field(content["Jet"], ak.full_like(content["Jet"].nConstituents, 2), "nConstituents")
+        raw = jets.pt * (1 - jets.rawFactor)
+        twice = {"pt": raw / 2, "eta": jets.eta, "phi": jets.phi, "mass": 0 * raw, "charge": 0 * raw}
+        twice = {name: ak.flatten(ak.concatenate([v[..., None]] * 2, axis=2), axis=2) for name, v in twice.items()}
+        order = ak.local_index(twice["pt"])
+        content |= {"Jet": jets, "PFCands": ak.zip(twice)}
+        content[candidates] = ak.zip({"jetIdx": order // 2, index: order})[:, ::step]
+
+    return edit
+
+
+def test_constituents_of_another_jet_are_refused(tmp_path: Path, write_nanoaod: Any, read_events: Read) -> None:
+    spec = Features(constituents=Constituents(count=2), pt="raw")
+    good = read_events(write_nanoaod(tmp_path / "good.root", edit=pfnano()), "pfnano")
+    table, reco = spec.table(ak.flatten(good.Jet))
+    np.testing.assert_allclose(table[:, [1, 5]], np.stack([reco, reco], axis=1) / 2, rtol=1e-5)
+    # The file says whose they are, but in another order than that of the jets.
+    other = read_events(write_nanoaod(tmp_path / "other.root", edit=pfnano(step=-1)), "pfnano")
+    with pytest.raises(
+        SchemaError, match=r"constituents of \d+ of \d+ jets .* more than 0.4 away.*not stored jet after"
+    ):
+        spec.table(ak.flatten(other.Jet))
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (("FatJetPFCands", "pFCandsIdx"), "JetPFCands_pFCandsIdx"),
+        (("JetPFCands", "pfCandIdx"), "JetPFCands_pFCandsIdx"),
+    ],
+)
+def test_the_branches_that_pfnano_lacks_are_named(
+    names: tuple[str, str], missing: str, tmp_path: Path, write_nanoaod: Any, read_events: Read, fileset_of: Any
+) -> None:
+    path = write_nanoaod(tmp_path / "other.root", edit=pfnano(*names))
+    table = JetPairs.from_fileset(fileset_of(path), Features(inputs=("eta",)), show=False)
+    assert table.source["schema"] == "pfnano"
+    with pytest.raises(MissingFieldError, match=rf"other\.root: .*lacks the branches {missing} that"):
+        JetPairs.from_fileset(fileset_of(path), FEW, show=False)
+    events = read_events(path, "pfnano")
+    with pytest.raises(MissingFieldError, match=rf"no constituents of Jet jets in this file: it lacks {missing};"):
+        FEW.require(events.Jet, events)
+    with pytest.raises(MissingFieldError, match="they need Jet_nConstituents, JetPFCands_pFCandsIdx, PFCands_pt"):
+        jet_constituents(ak.flatten(events.Jet))
+
+
 def test_delphes_jets_need_their_events(events: ak.Array, calibrator: Calibrator) -> None:
     with pytest.raises(MissingFieldError, match=r"Delphes keeps in the events: call calibrator\(jets, event=events\)"):
         calibrator(events.FatJet)
 
 
 def test_delphes_without_candidates_says_what_is_missing(
-    tmp_path: Path, write_delphes: Any, read_events: Read, calibrator: Calibrator, fileset_of: Callable[..., Fileset]
+    tmp_path: Path, write_delphes: Any, read_events: Read, fileset_of: Callable[..., Fileset]
 ) -> None:
     path = write_delphes(tmp_path / "plain.root")
     events = read_events(path, "delphes")
     with pytest.raises(MissingFieldError, match=r"plain\.root.*no collection ParticleFlowCandidate"):
-        calibrator(events.Jet, event=events)
+        FEW.require(events.Jet, events)
     with pytest.raises(MissingFieldError, match=r"plain\.root.*ParticleFlowCandidate\.PT"):
         JetPairs.from_fileset(fileset_of(path), FEW, show=False)
 
@@ -355,7 +425,7 @@ def test_only_the_needed_branches_of_pfnano_are_read(shared: Path, read_events: 
     Features(constituents=Constituents(), pt="raw").table(ak.flatten(events.Jet))
     links = {"nJet", "Jet_nConstituents", "nJetPFCands", "JetPFCands_pFCandsIdx", "nPFCands"}
     momenta = {f"PFCands_{name}" for name in ("pt", "eta", "phi", "mass")}
-    assert {access.branch for access in log} == {"Jet_pt", "Jet_rawFactor", *links, *momenta}
+    assert {access.branch for access in log} == {"Jet_pt", "Jet_rawFactor", "Jet_eta", "Jet_phi", *links, *momenta}
 
 
 def test_constituents_and_their_jets_are_four_vectors(events: ak.Array) -> None:
@@ -470,6 +540,25 @@ def test_columns_are_attached_to_fat_jets(calibrator: Calibrator, pairs: JetPair
     assert hard.pt_calib.to_list() == jets.pt_calib[chosen].to_list()
     first = calibrator(ak.firsts(events.FatJet), event=events)
     assert first.pt_calib.to_list() == ak.flatten(jets.pt_calib).to_list()
+
+
+def test_jets_of_another_collection_are_refused(
+    calibrator: Calibrator, tmp_path: Path, write_delphes: Any, read_events: Read
+) -> None:
+    events = read_events(write_delphes(tmp_path / "both.root", edit=with_candidates), "delphes")
+    jets = events.Jet
+    # A selection remembers what it is from.
+    for part in (jets, jets[jets.pt > 100], jets[ak.argsort(jets.pt, axis=1)], ak.firsts(jets)):
+        with pytest.raises(SchemaError, match=r"trained on FatJet jets; these are Jet jets.*events\.FatJet"):
+            calibrator(part, event=events)
+    single = events[ak.num(jets) == 1]
+    expected = calibrator(single.FatJet, event=single).pt_calib.to_list()
+    assert len(expected) > 0
+    # The same jets under another name, and jets that do not say what they are.
+    renamed = ak.with_parameter(single.Jet, "collection_name", "FatJet")
+    assert calibrator(renamed, event=single).pt_calib.to_list() == expected
+    mixed = ak.concatenate([single.Jet[:, :0], single.FatJet], axis=1)
+    assert calibrator(mixed, event=single).pt_calib.to_list() == expected
 
 
 class Attach(ProcessorABC):

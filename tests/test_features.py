@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from hepcal.constituents import Constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, SchemaError
 from hepcal.features import DEFAULT_FEATURES, Feature, Features
 
@@ -84,6 +85,7 @@ def test_the_defaults_of_a_schema_fill_in_what_was_not_chosen() -> None:
 def test_the_jet_fields_that_are_read_follow_from_the_specification() -> None:
     assert Features(inputs=("eta", "event_rho", "pt"), pt="raw").jet_fields == ("pt", "rawFactor", "eta")
     assert Features(inputs=("eta",), pt="pt").jet_fields == ("pt", "eta")
+    assert Features(inputs=("eta",), constituents=Constituents(), pt="pt").jet_fields == ("pt", "eta", "phi")
     assert Features(inputs=("eta", "event_rho", "event_npv")).event_names == ("event_rho", "event_npv")
 
 

@@ -3,6 +3,7 @@
 import filecmp
 import pickle
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,18 @@ def test_rows_on_disk_are_those_of_the_array(numbers, key, columns, chosen):
         assert np.array_equal(view.select(columns).take([3, 1, 1])[:2], array[:, columns][[3, 1]])
 
 
+def test_places_in_a_file_of_gigabytes_are_found_from_short_row_numbers(tmp_path):
+    # Sparse: it takes no space, and its last rows are beyond what 32 bits can count in bytes.
+    path, last = tmp_path / "column.npy", 2_999_998
+    column = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(last + 2, 400))
+    column[[7, last, last + 1], 0] = 1, 2, 3
+    column.flush()
+    del column
+    view, rows = StoredRows(open_column(path)), np.array([last, 7, last + 1], dtype=np.int32)
+    assert view[rows][:, 0].tolist() == view.take(rows)[:][:, 0].tolist() == [2, 1, 3]
+    assert StoredRows(open_column(path), rows=rows)[np.array([0, 2], dtype=np.int8)][:, 0].tolist() == [2, 3]
+
+
 def test_rows_on_disk_describe_themselves_and_travel_as_an_array(saved, lazy):
     table, path = saved
     view = stored(hepcal.JetPairs.open(path).features)
@@ -176,6 +189,33 @@ def test_a_table_on_disk_is_split_and_hashed_as_one_in_memory(saved, lazy):
     assert isinstance(opened.select(spec).features, StoredRows)
     assert opened.select(spec).sha256 == table.select(spec).sha256
     assert opened.take(np.flatnonzero(table.reco > 500)).sha256 == table.take(table.reco > 500).sha256
+
+
+def test_an_older_table_is_there_until_the_new_one_is(tmp_path, monkeypatch):
+    table, other = with_constituents(n=20), with_constituents(n=30)
+    table.save(tmp_path / "pairs")
+    move = Path.rename
+
+    def fails(self, target):
+        if self.name == "table":
+            assert not (tmp_path / "pairs").exists()
+            raise OSError("no space")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="no space"):
+        other.save(tmp_path / "pairs")
+    assert hepcal.JetPairs.open(tmp_path / "pairs").sha256 == table.sha256
+    monkeypatch.setattr(Path, "rename", move)
+    other.save(tmp_path / "pairs")
+    assert hepcal.JetPairs.open(tmp_path / "pairs").sha256 == other.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs"]
+
+
+def test_a_table_of_no_rows_is_not_written(tmp_path):
+    with pytest.raises(PairsError, match="would have no rows"):
+        with_constituents(n=20).take(np.arange(0)).save(tmp_path / "pairs")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_part_of_a_table_on_disk_is_saved_as_one_in_memory(saved, lazy, tmp_path):
@@ -307,6 +347,19 @@ def test_one_chunk_is_standardised_as_before_and_many_nearly_so(saved, monkeypat
     many = InputScaling.fit_chunks(partial(raw_chunks, table), names, weight)
     for part in ("mean", "scale", "low", "high"):
         assert torch.allclose(getattr(many, part), getattr(one, part), rtol=3e-7, atol=1e-7)
+
+
+def test_a_slot_that_the_training_never_saw_occupied_is_out_of_range():
+    slots = torch.tensor([[5.0, 3.0], [4.0, 0.0], [3.0, -1.0], [2.0, 0.0]]).T
+    unseen = torch.zeros((2, 4))
+    raw = torch.cat([torch.tensor([[90.0, 80.0, 100.0, 85.0]]), slots, unseen])
+    scaling = InputScaling.fit(raw, ("log", *[MOMENTUM] * 4), torch.ones(4))
+    assert scaling.inside(scaling(raw)).all()
+    far = raw.clone()
+    far[1:3] *= 1000
+    assert scaling.inside(scaling(far)).all()
+    far[3, 1], far[4, 2] = 1e-3, -1e-3
+    assert scaling.inside(scaling(far)).tolist() == [True, False, False, True]
 
 
 def test_multiplicities_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch):

@@ -72,6 +72,7 @@ def test_the_layout_of_real_delphes_is_detected(demo_files: dict[str, Any]) -> N
         ("MyTree", ["Jet_pt", "Jet_eta"], "nanoaod"),
         ("Events", ["Jet_pt", "JetPFCands_pFCandsIdx"], "pfnano"),
         ("Events", ["Jet_pt", "JetPFCands_pfCandIdx"], "pfnano"),
+        ("Events", ["Jet_pt", "FatJetPFCands_pFCandsIdx"], "pfnano"),
         ("Delphes", ["Jet", "Jet/Jet.PT"], "delphes"),
         ("skim", ["Jet/Jet.PT"], "delphes"),
     ],
@@ -145,6 +146,12 @@ def test_collision_data_have_no_truth_and_say_so(tmp_path: Path, write_nanoaod: 
     np.testing.assert_array_equal(event_weight(events), np.ones(len(events)))
     with pytest.raises(MissingFieldError, match=r"data\.root.*no GenJet collection.*collision data"):
         truth_jets(events)
+
+
+def test_simulation_without_the_truth_of_a_closure_is_not_taken_for_data(read_events: Reader) -> None:
+    events = read_events(Path(__file__).parent / "data" / "top_demo.root", "delphes")
+    with pytest.raises(MissingFieldError, match=r"top_demo\.root.*simulation \(it has GenFatJet\) without a GenJet"):
+        is_simulation(events)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ def smear_labels(pairs: JetPairs, fraction: float | None = None, *, seed: int = 
         The table with the labels as ``truth`` [GeV], and their errors as ``truth_error``.
 
     Raises:
-        PairsError: There is no error, it is negative, or a label would not be positive; counts them. That cannot be
-            for errors below 14 %, since no normal number of :mod:`hepcal.identity` is beyond 6.8.
+        PairsError: There is no error, it is negative or not finite, or a label would not be positive; counts them.
+            The last cannot be for errors below 14 %, since no normal number of :mod:`hepcal.identity` is beyond 6.8.
     """
     error = label_errors(pairs, fraction)
     xi = normal(seed, identity_of(pairs.event, pairs.reco), 1, LABELS)[:, 0]
@@ -52,15 +52,21 @@ def label_errors(pairs: JetPairs, fraction: float | None = None) -> np.ndarray:
     """Errors of the labels [GeV], float64 of shape (n,): ``fraction`` times the truth, or the table's ``truth_error``.
 
     Raises:
-        PairsError: The fraction is negative, or there is neither.
+        PairsError: The fraction or an error is negative or not finite, or there is neither.
     """
     if fraction is not None:
         if not 0 <= fraction < np.inf:
-            raise PairsError(f"the error of a label is not negative, found the fraction {fraction}")
+            raise PairsError(f"the error of a label is finite and not negative, found the fraction {fraction}")
         return np.asarray(fraction * pairs.truth.astype(np.float64))
     if pairs.truth_error is None:
         raise PairsError(
             "the table has no column 'truth_error', the error of each label [GeV]: give a fraction of the truth, or "
             "make the table with JetPairs.from_arrays(..., truth_error=error)"
         )
-    return np.asarray(pairs.truth_error, dtype=np.float64)
+    error = np.asarray(pairs.truth_error, dtype=np.float64)
+    if not (good := np.isfinite(error) & (error >= 0)).all():
+        raise PairsError(
+            f"'truth_error' is NaN, infinite or negative in {np.sum(~good)} of {len(pairs)} rows, "
+            f"first in row {int(np.argmin(good))}"
+        )
+    return error

@@ -245,6 +245,14 @@ class Calibrator(ABC):
             raise SchemaError(
                 "this calibrator was trained on Delphes jets; these are NanoAOD jets (they have a rawFactor)"
             )
+        # Of a file, through coffea; jets that were put together otherwise do not say what they are.
+        trained, given = self.card.source.collection, jets.layout.purelist_parameter("collection_name")
+        if trained and given and given != trained:
+            raise SchemaError(
+                f"this calibrator was trained on {trained} jets; these are {given} jets, of which it knows nothing. "
+                f"Calibrate events.{trained}, or train on these: JetPairs.from_fileset(..., jets={given!r}). For the "
+                f"same jets under another name: ak.with_parameter(jets, 'collection_name', {trained!r})"
+            )
 
     def __repr__(self) -> str:
         card = self.card

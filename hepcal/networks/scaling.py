@@ -35,7 +35,7 @@ class InputScaling:
         mean: float32 of shape (d,).
         scale: float32 of shape (d,).
         low: Smallest standardised value inside the training support, float32 of shape (d,).
-        high: Largest.
+        high: Largest. Momenta have no support but zero in slots that no jet of the training occupied.
     """
 
     transforms: tuple[str, ...]
@@ -76,9 +76,14 @@ class InputScaling:
             squares += values.sub_(mean[:, None]).pow_(2).mul_(share[part]).sum(1)
         scale = (squares / there).clamp_min(0).sqrt()
         scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.ones_like(scale)).float()
+        # A slot that the training never saw occupied has no scale: a jet with more constituents is out of range.
+        unseen = momentum & (first[3] == 0)
         # Rounding keeps the order: the smallest standardised value is that of the smallest one.
         low, high = ((end.float() - mean.float()) / scale for end in first[1:3])
-        low, high = torch.where(momentum, -UNBOUNDED, low), torch.where(momentum, UNBOUNDED, high)
+        low, high = (
+            torch.where(unseen, 0.0, torch.where(momentum, bound, end))
+            for bound, end in ((-UNBOUNDED, low), (UNBOUNDED, high))
+        )
         return cls(tuple(transforms), mean.float(), scale, low, high)
 
     def above(self, pt: float) -> InputScaling:
@@ -109,7 +114,11 @@ class InputScaling:
         return torch.sub(raw, self.mean, out=out).div_(self.scale)
 
     def inside(self, standardised: torch.Tensor) -> torch.Tensor:
-        """Whether all inputs lie in the range of the training, bool of shape (n,)."""
+        """Whether all inputs lie in the range of the training, bool of shape (n,).
+
+        Momenta of constituents are not compared to a range; a constituent in a slot that was empty in all jets of the
+        training is outside.
+        """
         return ((standardised >= self.low[:, None]) & (standardised <= self.high[:, None])).all(0)
 
 

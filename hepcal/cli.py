@@ -136,6 +136,7 @@ def train(
     - heteroscedastic: one network that predicts a width, too
     - dropout: one network under random masks
     - mse: one network with squared error, no uncertainties
+    - noisy_labels: one of these on labels with errors and without (settings in --config), for sigma_cal
 
     Calibrations that do not depend on the truth spectrum:
 

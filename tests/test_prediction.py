@@ -395,7 +395,7 @@ def test_any_mixture_gets_equal_heights_and_the_right_probability(seed: int, pro
     prediction = from_one_network(any_of)
     found = assert_highest_density(prediction, probability)
     # No smaller set has this probability: everything outside is lower than everything inside.
-    x = np.linspace(300, 900, 1501)
+    x = np.linspace(ak.min(found.low) - 100, ak.max(found.high) + 100, 3001)
     density = prediction.density(x)
     for jet in range(6):
         chosen = np.zeros(len(x), dtype=bool)

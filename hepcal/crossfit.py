@@ -82,7 +82,7 @@ def cross_fit(
         method: The method.
         folds: Number of folds.
         seed: Of the folds; training k has the seed ``seed + k``.
-        read: What to keep of each training: columns with one row per jet of the fold, NaN-free or not as it likes.
+        read: What to keep of each training: columns with one row per jet of the fold.
             With a store it must be a named function: what is stored is known by its name and by the ``key``.
         key: What else the columns depend on, such as constants of ``read``; anything that JSON can hold.
         store: Directory for the columns of each finished training; those that are there are not trained again.

@@ -554,9 +554,15 @@ else:
 # %%
 draw("top_like", "prior_scan")
 table(
-    ["width of the prior", "AUC", "calibration error", "median σ of the logit"],
+    ["width of the prior", "AUC", "calibration error", "median σ of the logit", "collapsed to the prior"],
     [
-        [name, pmu(row, "auc", 4), pmu(row, "ece", 4), pm(row["sigma_logit"], digits=2)]
+        [
+            name,
+            pmu(row, "auc", 4),
+            pmu(row, "ece", 4),
+            pm(row["sigma_logit"], digits=2),
+            "yes" if row["collapsed"] else "no",
+        ]
         for name, row in like["prior_scan"].items()
     ],
 )

@@ -90,10 +90,7 @@ def _tops(path: str, *, quarks: bool) -> tuple[np.ndarray, np.ndarray]:
     """p_T of the first copy, and whether the decay is contained, for all events of a file."""
     with uproot.open(path) as file:
         tree = file["Delphes"]
-        columns = {
-            name: tree[f"{collection}.{name}"].array()
-            for collection, name in (("Particle", "PT"), ("Particle", "Eta"), ("Particle", "Phi"))
-        }
+        columns = {name: tree[f"Particle.{name}"].array() for name in ("PT", "Eta", "Phi")}
         axis = {name: tree[f"FatJet.{name}"].array()[:, 0].to_numpy() for name in ("Eta", "Phi")}
     if not quarks:
         return columns["PT"][:, 0].to_numpy(), np.zeros(len(axis["Eta"]), dtype=bool)

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from hepcal.constituents import Constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
+from hepcal.event_level import event_input
 from hepcal.schemas import (
     PFNANO_INDEX,
     PtKind,
     detector_pt,
-    event_field,
     jet_constituents,
     require_constituents,
 )
@@ -163,7 +163,7 @@ class Features(BaseModel):
             if name in self.event_names:
                 assert events is not None  # noqa: S101 - required above
                 assert event_index is not None  # noqa: S101
-                table[:, column] = event_field(events, name)[event_index]
+                table[:, column] = event_input(events, name, event_index, jets)
             else:
                 table[:, column] = _column(jets[name])
         if self.constituents is not None:

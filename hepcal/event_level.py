@@ -67,7 +67,7 @@ def event_field(events: ak.Array, name: str) -> np.ndarray:
 
 
 def event_input(events: ak.Array, name: str, event_index: np.ndarray, jets: ak.Array) -> np.ndarray:
-    """An event-level input of each jet, float32 of shape (n,): that of its event, and of its eta where there are several.
+    """An event-level input of each jet, float32 of shape (n,): its event's, and its eta's where there are several.
 
     Delphes estimates ``Rho`` in ranges of abs(eta), ``Rho.Edges[2]``, one entry each: the range of a jet is the one
     with ``Edges[0] <= abs(eta) < Edges[1]``, as in the pile-up subtraction of Delphes.
@@ -132,8 +132,8 @@ def _require_one(good: np.ndarray, counts: np.ndarray, events: ak.Array, name: s
         return
     first = int(np.argmin(good))
     raise SchemaError(
-        f"{place(events)}: {name} has {counts[first]} entries in {entry(events, first)} ({np.sum(~good)} of {len(good)} "
-        "events do not have exactly one): which of them is meant is not known. Write files with one entry per event"
+        f"{place(events)}: {name} has {counts[first]} entries in {entry(events, first)} ({np.sum(~good)} of "
+        f"{len(good)} events do not have exactly one): which of them is meant is not known. Write files with one entry per event"
     )
 
 
@@ -152,7 +152,7 @@ def _require_not_joined(events: ak.Array, collection: str) -> None:
     alike = [np.array_equal(starts, _starts(events, name)) for name in others if name != collection]
     if not alike or not all(alike):
         raise SchemaError(
-            f"{place(events)}: not every event has exactly one entry in {collection}, and coffea's DelphesSchema has "
+            f"{place(events)}: not every event has exactly one entry in {collection}, and coffea's DelphesSchema "
             "joined the lists, so that events have numbers of other events: open the files with "
             "hepcal.schemas.FatJetDelphesSchema instead, which keeps the lists"
         )
@@ -178,8 +178,8 @@ def _rho_of_jets(events: ak.Array, event_index: np.ndarray, jets: ak.Array) -> n
     if (bad := ranges != 1).any():
         first = int(np.argmax(bad))
         raise SchemaError(
-            f"{place(events)}: the abs(eta) {abs_eta[first]:g} of a jet in {entry(events, int(event_index[first]))} lies "
-            f"in {ranges[first]} ranges of Rho.Edges[2], not in one ({bad.sum()} of {len(bad)} jets like this): select "
-            "jets inside the ranges before calibrating"
+            f"{place(events)}: the abs(eta) {abs_eta[first]:g} of a jet in {entry(events, int(event_index[first]))} "
+            f"lies in {ranges[first]} ranges of Rho.Edges[2], not in one ({bad.sum()} of {len(bad)} jets like this): "
+            "select jets inside the ranges before calibrating"
         )
     return np.asarray(ak.to_numpy(ak.flatten(of_jet.Rho[inside])), dtype=np.float32)

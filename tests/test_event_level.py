@@ -154,7 +154,7 @@ def test_of_coffeas_schema_selected_events_keep_their_numbers(tmp_path: Path) ->
 
 def test_a_list_is_not_an_event_level_input(tmp_path: Path, read_events: Read) -> None:
     events = read_events(nanoaod_file(tmp_path / "nano.root", EVENTS), "nanoaod")
-    with pytest.raises(SchemaError, match="Jet has .* entries in event 0"):
+    with pytest.raises(SchemaError, match=r"Jet has .* entries in event 0"):
         event_field(events, "event_Jet")
 
 

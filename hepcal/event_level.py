@@ -85,7 +85,7 @@ def event_input(events: ak.Array, name: str, event_index: np.ndarray, jets: ak.A
     path = _path(events, name)
     if path == ("Rho", "Rho") and events.Rho.ndim == 2 and ak.any(ak.num(events.Rho) > 1):
         return _rho_of_jets(events, event_index, jets)
-    return event_field(events, name)[event_index]
+    return np.asarray(event_field(events, name)[event_index])
 
 
 def _has(events: ak.Array, path: Path) -> bool:
@@ -133,7 +133,8 @@ def _require_one(good: np.ndarray, counts: np.ndarray, events: ak.Array, name: s
     first = int(np.argmin(good))
     raise SchemaError(
         f"{place(events)}: {name} has {counts[first]} entries in {entry(events, first)} ({np.sum(~good)} of "
-        f"{len(good)} events do not have exactly one): which of them is meant is not known. Write files with one entry per event"
+        f"{len(good)} events do not have exactly one): which of them is meant is not known. "
+        "Write files with one entry per event"
     )
 
 

@@ -58,7 +58,8 @@ def lepton_jets(truth: ak.Array, events: ak.Array, collection: str) -> tuple[ak.
 
 def _leptons(events: ak.Array) -> dict[str, tuple[ak.Array, ak.Array, ak.Array]]:
     """p_T, eta and phi of the prompt leptons by the collection that has them, ``events * var`` each."""
-    found = {}
+    # Without coffea's classes, which refuse four-vectors that lack a component even where it is not needed.
+    events, found = ak.Array(events.layout), {}
     for name in ("GenDressedLepton", "GenVisTau"):
         if _has(events, name, ("pt", "eta", "phi")):
             found[name] = events[name].pt, events[name].eta, events[name].phi

@@ -112,9 +112,9 @@ def threshold_of(counts: Mapping[str, Counts], cut: float | None = None) -> Thre
         counts: From :func:`count`, by data set.
         cut: The cut on the stored p_T [GeV], if it is known.
     """
-    total = {name: sum(part[name] for part in counts.values()) for name in next(iter(counts.values()), {})}
-    if not total:
+    if not counts:
         return Threshold(0.0, 0.0, 0.0)
+    total = {name: np.sum([part[name] for part in counts.values()], axis=0) for name in next(iter(counts.values()))}
     if cut is None:
         edge = max(_edge(part["stored"]) for part in counts.values())
         cut = max(edge, _turn_on(total, edge))
@@ -148,7 +148,8 @@ def _edge(stored: np.ndarray) -> float:
     if first >= len(stored):
         return 0.0
     tenth, fifth = (stored[first : first + round(float(np.log(x)) / STEP)].sum() for x in (1.1, 1.2))
-    if fifth < LEAST_AT_EDGE or tenth < SHARP * fifth:
+    # Two standard deviations below the share at most.
+    if fifth < LEAST_AT_EDGE or tenth + np.sqrt(fifth) < SHARP * fifth:
         return 0.0
     return float(LOWEST * np.exp(STEP * first))
 
@@ -201,8 +202,8 @@ def _usable(response: np.ndarray, cut: float) -> tuple[np.ndarray, np.ndarray, n
         if found and truth * median < cut * margin(np.array(width)):
             break
         found.append((truth, median, width))
-    truth, median, width = np.array(found[::-1]).reshape(-1, 3).T
-    return truth, median, width
+    columns = np.array(found[::-1]).reshape(-1, 3).T
+    return columns[0], columns[1], columns[2]
 
 
 def _groups(jets: np.ndarray) -> list[list[int]]:

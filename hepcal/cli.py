@@ -59,6 +59,9 @@ Executor = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
+KeepLeptons = Annotated[
+    bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too, which are left out else.")
+]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
 
@@ -85,6 +88,7 @@ def pairs(
     config: Annotated[Path | None, typer.Option(help="YAML file of 'hepcal train', for its features.")] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     executor: Executor = ExecutorChoice.futures,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -98,7 +102,8 @@ def pairs(
     from hepcal.pairs import JetPairs
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
-    options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
+    options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    options |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
     with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
         table = JetPairs.write(checked, output, features, executor=opened, **options)
     _print_pairs(table)
@@ -117,6 +122,7 @@ def train(
     ] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     seed: Annotated[int, typer.Option(help="The same table, settings and seed give the same calibrator.")] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 ...")] = "cpu",
     checkpoint: Annotated[
@@ -158,7 +164,8 @@ def train(
         settings.require(table)
     else:
         checked = load_fileset(source)
-        options: dict[str, Any] = {"jets": jets, "truth": truth, "allow_skipped": allow_skipped}
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+        options["allow_skipped"] = allow_skipped
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
             table = JetPairs.from_fileset(checked, settings.features, executor=opened, **options)
     _print_pairs(table)
@@ -219,6 +226,7 @@ def diagnose(
     output: Output = Path("diagnostics"),
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     executor: Executor = ExecutorChoice.futures,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -242,7 +250,8 @@ def diagnose(
     else:
         features = joint_features({name: found.card for name, found in loaded.items()})
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=opened)
+            options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+            table = JetPairs.from_fileset(load_fileset(source), features, executor=opened, **options)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
     _print_scores(found)

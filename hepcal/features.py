@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from hepcal.candidates import jet_constituents, require_constituents
 from hepcal.constituents import Constituents
 from hepcal.entries import entry, place
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
@@ -18,8 +19,6 @@ from hepcal.schemas import (
     PFNANO_INDEX,
     PtKind,
     detector_pt,
-    jet_constituents,
-    require_constituents,
 )
 
 __all__ = ["DEFAULT_FEATURES", "FATJET_FEATURES", "Constituents", "Feature", "Features"]
@@ -187,6 +186,18 @@ class Features(BaseModel):
         if self.constituents is None:
             return 0
         return self.constituents.truncated(jet_constituents(jets, events, event_index))
+
+    def with_constituents(
+        self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Which of the jets the file has constituents of, bool of shape (n,), arguments as for :meth:`table`.
+
+        All without constituents among the inputs. NanoAOD v15 stores those of some fat jets only.
+        """
+        if self.constituents is None:
+            return np.ones(len(jets), dtype=bool)
+        found: np.ndarray = ak.to_numpy(ak.num(jet_constituents(jets, events, event_index)["pt"])) > 0
+        return found
 
     def require(self, jets: ak.Array, events: ak.Array | None = None) -> None:
         """Refuse jets without the declared fields; reads nothing.

@@ -59,9 +59,7 @@ Executor = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
-KeepLeptons = Annotated[
-    bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too, which are left out else.")
-]
+KeepLeptons = Annotated[bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too.")]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
 
@@ -102,10 +100,9 @@ def pairs(
     from hepcal.pairs import JetPairs
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
-    options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
-    options |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
+    options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "keep_leptons": keep_leptons}
     with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-        table = JetPairs.write(checked, output, features, executor=opened, **options)
+        table = JetPairs.write(checked, output, features, jets=jets, truth=truth, executor=opened, **options)
     _print_pairs(table)
     typer.echo(f"Training table in {output}")
 
@@ -165,7 +162,7 @@ def train(
     else:
         checked = load_fileset(source)
         options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
-        options["allow_skipped"] = allow_skipped
+        options |= {"allow_skipped": allow_skipped}
         with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
             table = JetPairs.from_fileset(checked, settings.features, executor=opened, **options)
     _print_pairs(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import awkward as ak
@@ -11,12 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from hepcal.constituents import Constituents
+from hepcal.entries import entry, place
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
+from hepcal.event_level import event_input
 from hepcal.schemas import (
     PFNANO_INDEX,
     PtKind,
     detector_pt,
-    event_field,
     jet_constituents,
     require_constituents,
 )
@@ -163,7 +164,7 @@ class Features(BaseModel):
             if name in self.event_names:
                 assert events is not None  # noqa: S101 - required above
                 assert event_index is not None  # noqa: S101
-                table[:, column] = event_field(events, name)[event_index]
+                table[:, column] = event_input(events, name, event_index, jets)
             else:
                 table[:, column] = _column(jets[name])
         if self.constituents is not None:
@@ -172,7 +173,13 @@ class Features(BaseModel):
             # jet after the other, and does not look at the index of the jet that the file has for each.
             axis = _column(jets.eta), _column(jets.phi)
             self.constituents.fill(table[:, len(self.inputs) :], candidates, axis)
-        self.check(table, reco)
+
+        def where(jet: int) -> str:
+            if events is None or event_index is None:
+                return ""
+            return f" ({place(events)}, {entry(events, int(event_index[jet]))})"
+
+        self.check(table, reco, where)
         return table, reco
 
     def truncated(self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None) -> int:
@@ -206,12 +213,13 @@ class Features(BaseModel):
         if self.constituents is not None:
             require_constituents(jets, events)
 
-    def check(self, table: np.ndarray, reco: np.ndarray) -> None:
+    def check(self, table: np.ndarray, reco: np.ndarray, where: Callable[[int], str] = lambda _: "") -> None:
         """Refuse values that no network can use.
 
         Args:
             table: Features, shape (n, d).
             reco: Detector-level p_T [GeV], shape (n,).
+            where: Says where in the files a jet is.
 
         Raises:
             NonFiniteFeatureError: A value is NaN, infinite or outside the domain of its transform; names the
@@ -224,10 +232,11 @@ class Features(BaseModel):
             above = domains.get(transform, -np.inf)
             bad = ~(np.isfinite(values) & (values > above))
             if bad.any():
+                first = int(np.argmax(bad))
                 limit = f" or not above {above:g} (transform {transform!r})" if transform in domains else ""
                 raise NonFiniteFeatureError(
                     f"{bad.sum()} of {len(values)} jets have a {name!r} that is NaN, infinite{limit}, "
-                    f"first at jet {int(np.argmax(bad))}; select jets without them, or repair them, before calibrating"
+                    f"first at jet {first}{where(first)}; select jets without them, or repair them, before calibrating"
                 )
         if self.constituents is not None:
             self.constituents.check(table[:, len(self.inputs) :])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from coffea.processor import accumulate
 
 from hepcal.errors import IncompleteRunError
 from hepcal.features import Features
@@ -76,7 +77,8 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
     schema, spec = inputs_of(inspected[0], reading.features, reading.selection.jets)
     counts: dict[str, Any] = defaultdict(int)
     sums: dict[str, float] = defaultdict(float)
-    threshold: list[float] = []
+    threshold: dict[str, Any] = {}
+    leptons_by: set[str] = set()
     # Weights wait for the sums of weights of whole data sets.
     weights: list[tuple[str, np.ndarray]] = []
     files: list[FileInfo] = []
@@ -88,11 +90,12 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
             continue
         output = done.output
         weights += [(dataset, rows["weight"]) for _, (dataset, rows) in sorted(output["chunks"].items())]
-        for name in ("truth_jets", "matched", "truncated_jets"):
+        for name in ("truth_jets", "matched", "truncated_jets", "leptons"):
             counts[name] += output[name]
         for dataset, total in output["sum_of_weights"].items():
             sums[dataset] += total
-        threshold += output["threshold"]
+        threshold = accumulate([output["threshold"]], threshold)
+        leptons_by |= output["leptons_by"]
         columns = columns_of(output, {})
         for name in COLUMNS:
             if name != "weight":
@@ -102,7 +105,8 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
     factors = weight_factors(sums, reading.fileset)
     for dataset, weight in weights:
         writer.append("weight", weight * factors.get(dataset, 1.0))
-    everything = Run({**counts, "threshold": threshold}, tuple(files), sum(f.entries for f in files), tuple(skipped))
+    found = {**counts, "threshold": threshold, "leptons_by": leptons_by}
+    everything = Run(found, tuple(files), sum(f.entries for f in files), tuple(skipped))
     return spec, source_of(everything, schema, reading.selection)
 
 

@@ -22,9 +22,13 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
     Args:
         calibrator: Attaches the calibration.
         binning: Bins, if not the default ones.
+        keep_leptons: Take particle-level jets that are prompt leptons, too.
     """
 
-    def __init__(self, calibrator: Calibrator, binning: hists.Binning | None = None) -> None:
+    def __init__(
+        self, calibrator: Calibrator, binning: hists.Binning | None = None, *, keep_leptons: bool = False
+    ) -> None:
+        self.keep_leptons = keep_leptons
         self.calibrator = calibrator
         self.binning = binning
 
@@ -32,7 +36,8 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
         """One chunk of simulated events; collision data leave the histograms empty."""
         booked, dataset = hists.book(self.binning), events.metadata["dataset"]
         if is_simulation(events):
-            pair = LeadingPair.of(events, self.calibrator.card.features.fields_of(events.Jet))
+            fields = self.calibrator.card.features.fields_of(events.Jet)
+            pair = LeadingPair.of(events, fields, keep_leptons=self.keep_leptons)
             jets = self.calibrator(pair.reco, event=events)
             fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, dataset)
         return {"events": len(events), "hists": {dataset: booked}}

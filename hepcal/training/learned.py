@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,9 @@ from hepcal.checkpoints import Checkpoint
 from hepcal.features import Features
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.pairs import JetPairs
+from hepcal.threshold import MARGIN
 
-__all__ = ["Learned", "Task", "card_of", "raw_inputs", "source_of", "unit_weights"]
+__all__ = ["Learned", "Task", "card_of", "raw_inputs", "source_of", "truncated_below", "unit_weights"]
 
 INPUT_PARTS = ("mean", "scale", "low", "high")
 
@@ -116,7 +119,16 @@ def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, 
         validation_jets=len(held_out),
         seed=seed,
         reco_threshold=float(pairs.source.get("reco_threshold", 0.0)),
+        truncated_below=truncated_below(pairs.source),
         data_sha256=data_sha256,
         collection=str(pairs.source.get("jets", "")),
         truth=str(pairs.source.get("truth", "")),
     )
+
+
+def truncated_below(source: Mapping[str, Any]) -> float:
+    """Detector-level p_T [GeV] below which the threshold of the files leaves no calibration right; zero if unknown.
+
+    Tables of earlier versions have no such limit, and get the least one.
+    """
+    return float(source.get("truncated_below", MARGIN * float(source.get("reco_threshold", 0.0))))

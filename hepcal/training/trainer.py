@@ -23,7 +23,7 @@ from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
 from hepcal.training.inputs import raw_chunks
-from hepcal.training.learned import Learned, Task, card_of, source_of, unit_weights
+from hepcal.training.learned import Learned, Task, card_of, source_of, truncated_below, unit_weights
 from hepcal.training.registry import LEARNERS
 
 __all__ = ["train"]
@@ -31,8 +31,6 @@ __all__ = ["train"]
 MIN_EVENTS = 20
 # Held-out jets that judge: enough to notice a plateau, few enough to cost little beside the updates.
 JUDGED_JETS = 20_000
-# Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
-THRESHOLD_MARGIN = 1.5
 # A trained network that depends on its inputs by less than this, in units of its own sigma, has learned nothing.
 COLLAPSED_BELOW = 0.02
 
@@ -107,7 +105,7 @@ def _task(
     """Everything a learner needs."""
     weight = torch.from_numpy(unit_weights(fitted).astype(np.float32))
     inputs = InputScaling.fit_chunks(partial(raw_chunks, fitted), transforms_of(pairs.spec), weight)
-    inputs = inputs.above(_truncated_below(fitted))
+    inputs = inputs.above(truncated_below(pairs.source))
     judges = _judges(held_out, seed)
     return Task(method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight)
 
@@ -197,11 +195,6 @@ def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPai
         if not part.weight.sum() > 0:
             raise TrainingError(f"the weights of the {len(part)} {name} jets sum to {part.weight.sum():g}")
     return parts
-
-
-def _truncated_below(pairs: JetPairs) -> float:
-    """p_T [GeV] below which the threshold of the files truncates p(reco | truth), and no calibration can be right."""
-    return THRESHOLD_MARGIN * float(pairs.source.get("reco_threshold", 0.0))
 
 
 def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) -> Calibrator:

@@ -173,4 +173,4 @@ def test_only_declared_branches_are_read(small_calibrator):
     momentum = set(upper.values())
     jets = {upper.get(name, name) for name in small_calibrator.uses} | momentum
     expected = {f"Jet/Jet.{name}" for name in jets} | {f"GenJet/GenJet.{name}" for name in momentum}
-    assert {entry.branch for entry in log} == expected | {"Jet_size", "GenJet_size", "Event/Event.Weight"}
+    assert {entry.branch for entry in log} == expected | {"Jet_size", "GenJet_size", "Event/Event.Weight", "Event_size"}

@@ -8,18 +8,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import awkward as ak
 import numpy as np
 from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 
 from hepcal.errors import MissingFieldError, SchemaError
+from hepcal.originals import PtKind, detector_pt
 
 __all__ = [
     "MOMENTUM",
     "PFNANO_INDEX",
     "SCHEMAS",
+    "PtKind",
     "TRUTH_JETS",
     "FatJetDelphesSchema",
     "Schema",
@@ -33,7 +35,6 @@ __all__ = [
     "truth_jets",
 ]
 
-PtKind = Literal["raw", "pt"]
 MOMENTUM = ("pt", "eta", "phi", "mass")
 DELPHES_BRANCHES = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
 # Collections of particle-level jets: a file with one of them is simulation.
@@ -285,26 +286,6 @@ def event_weight(events: ak.Array) -> np.ndarray:
     else:
         return np.ones(len(events))
     return np.asarray(ak.to_numpy(weight), dtype=np.float64)
-
-
-def detector_pt(jets: ak.Array, kind: PtKind) -> ak.Array:
-    """Detector-level p_T [GeV] in the layout of ``jets``.
-
-    Args:
-        jets: Reconstructed jets of any layout.
-        kind: ``raw`` undoes the correction stored in NanoAOD, ``pt (1 - rawFactor)``; ``pt`` takes the field.
-
-    Raises:
-        SchemaError: ``raw`` is asked of jets without a ``rawFactor``.
-    """
-    if kind == "pt":
-        return jets.pt
-    if "rawFactor" not in jets.fields:
-        raise SchemaError(
-            "this calibrator was trained on uncorrected p_T, pt * (1 - rawFactor), but these jets have no field "
-            "'rawFactor' (Delphes jets have none, and are not corrected): train with Features(pt='pt') for them"
-        )
-    return jets.pt * (1 - jets.rawFactor)
 
 
 def event_field(events: ak.Array, name: str) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from hepcal.errors import HepcalError, SchemaError
 from hepcal.originals import FACTOR, raw, raw_fields
 
-__all__ = ["REPLICAS", "FlatJets", "attach"]
+__all__ = ["REPLICAS", "FlatJets", "attach", "refuse_dask_awkward", "type_of_attached"]
 
 REPLICAS = "pt_calib_replicas"
 
@@ -28,13 +28,23 @@ Evaluate = Callable[[], Mapping[str, np.ndarray]]
 
 # With what is tested to work; dask-awkward itself is never imported.
 DASK_AWKWARD = (
-    "these are dask-awkward jets, of which nothing is computed yet: run a processor with coffea's Runner, which reads "
+    "this is a dask-awkward array, of which nothing is computed yet: run a processor with coffea's Runner, which reads "
     "on demand, too, or calibrate by partition, dask_awkward.map_partitions(calibrator, events.Jet)"
 )
 
 
 class JetLayoutError(HepcalError, TypeError):
     """The given array is not one jet, or one list of jets, per event."""
+
+
+def refuse_dask_awkward(*arrays: Any) -> None:
+    """Refuse what only a dask graph can fill.
+
+    Raises:
+        JetLayoutError: An array is of dask-awkward; says what to do.
+    """
+    if any(type(array).__module__.partition(".")[0] == "dask_awkward" for array in arrays):
+        raise JetLayoutError(DASK_AWKWARD)
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,7 @@ class FlatJets:
     jets: ak.Array
 
     def __post_init__(self) -> None:
-        if type(self.jets).__module__.startswith("dask_awkward"):
-            raise JetLayoutError(DASK_AWKWARD)
+        refuse_dask_awkward(self.jets)
         if not isinstance(self.jets, ak.Array):
             raise JetLayoutError(f"expected an awkward array of jets, found {type(self.jets).__name__}")
         if self.jets.ndim not in (1, 2) or not ak.fields(self.jets):
@@ -213,3 +222,19 @@ def _with_fields(jets: ak.Array, fields: Mapping[str, ak.Array]) -> ak.Array:
     for name, values in fields.items():
         jets = ak.with_field(jets, values, name)
     return jets
+
+
+def type_of_attached(calibrate: Callable[..., ak.Array], jets: ak.Array, event: ak.Array | None) -> ak.Array:
+    """What is attached to jets that have a type and no content, as dask-awkward asks when it plans.
+
+    Args:
+        calibrate: Attaches to jets of these events.
+        jets: On awkward's backend ``typetracer``; all fields count as read, since all go into the result.
+        event: Their events, on the same backend.
+
+    Returns:
+        The type of the result, on the same backend.
+    """
+    events = None if event is None else ak.typetracer.length_zero_if_typetracer(event)
+    attached = ak.materialize(calibrate(ak.typetracer.length_zero_if_typetracer(jets), events))
+    return ak.Array(attached.layout.to_typetracer(forget_length=True), behavior=jets.behavior)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
@@ -18,7 +18,7 @@ from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
-from hepcal.columns import REPLICAS, FlatJets, attach
+from hepcal.columns import REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
 from hepcal.distributions import Distribution
 from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.features import Features
@@ -233,7 +233,10 @@ class Calibrator(ABC):
             NonFiniteFeatureError: A feature is NaN or infinite, or a jet has no constituents and the calibrator uses
                 them; raised when a column is first read.
         """
+        refuse_dask_awkward(jets, event)
         flat = FlatJets(jets)
+        if ak.backend(jets) == "typetracer":
+            return type_of_attached(partial(self, replace=replace, replicas=replicas, prefix=prefix), jets, event)
         refuse_taken(jets, (f"{prefix}pt_calib", *(prefix + shift for shift in SHIFTS.values())))
         refuse_foreign(jets, self.card)
         self.card.features.require(jets, event)
@@ -311,6 +314,7 @@ class Calibrator(ABC):
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
 
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        refuse_dask_awkward(features, reco)
         features = stored(features if isinstance(features, StoredRows) else np.asarray(features, dtype=np.float32))
         reco = np.asarray(reco, dtype=np.float32)
         spec = self.card.features

@@ -65,7 +65,7 @@ def raw_fields(jets: ak.Array, name: str = "pt") -> tuple[str, ...]:
         raise SchemaError(
             f"this calibrator was trained on uncorrected {_SAID[name]}, {name} * (1 - rawFactor), but these jets have "
             f"no field 'rawFactor' and no {known!r} (Delphes jets have none, and are not corrected): train with "
-            "Features(pt='pt') for them"
+            f"Features({_ELSE[name]}) for them"
         )
     base = before if before in jets.fields and not _updated(jets, before) else name
     corrected = base == name and jets.layout.purelist_parameter("corrected")
@@ -119,6 +119,7 @@ def is_changed(jets: ak.Array, name: str) -> bool:
 
 
 _SAID = {"pt": "p_T", "mass": "mass"}
+_ELSE = {"pt": "pt='pt'", "mass": "inputs=('mass', ...)"}
 
 
 def _title(jets: ak.Array, name: str) -> str | None:

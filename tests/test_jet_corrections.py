@@ -32,7 +32,7 @@ from sample_files import toy_pairs
 from hepcal import BNN, Feature, Features, JetPairs, train
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.card import Card
-from hepcal.errors import HepcalError, MissingFieldError, SchemaError
+from hepcal.errors import HepcalError, SchemaError
 from hepcal.features import DEFAULT_FEATURES
 from hepcal.schemas import detector_pt
 
@@ -191,7 +191,7 @@ def test_a_correction_before_does_not_change_what_is_calibrated(
         wanted = wanted[corrected(with_raw(sample.events.Jet), {} if names.get("ptRaw", "") else names).pt > 100]
     # Bit by bit: the same raw p_T goes in.
     np.testing.assert_array_equal(flat(nano_calibrator(jets).pt_calib), flat(wanted))
-    assert ak.all(abs(jets.pt / detector_pt(jets, "raw") - 1) > 0.02)
+    assert np.abs(flat(jets.pt / detector_pt(jets, "raw")) - 1).mean() > 0.05
 
 
 def test_smeared_jets_and_their_variations_start_from_raw(sample: Sample, nano_calibrator: Calibrator) -> None:
@@ -237,9 +237,8 @@ def test_a_correction_after_is_that_of_the_raw_jet(
     same(found.JES_Total.up.pt, by_hand * sample.raw * (1.05 + 0.001 * np.abs(sample.hand("eta"))))
     same(found.pt_calib, sample.predicted(nano_calibrator))
     # And calibrated once more, the same jets are the same jets.
-    np.testing.assert_array_equal(
-        flat(nano_calibrator(found, prefix="again_").again_pt_calib), sample.predicted(nano_calibrator)
-    )
+    again = nano_calibrator(found, prefix="again_").again_pt_calib
+    same(again, sample.predicted(nano_calibrator))
 
 
 # -- MET --------------------------------------------------------------------------------------------------------------
@@ -453,7 +452,7 @@ def test_the_default_mass_is_that_of_the_raw_jet(sample: Sample) -> None:
     for jets in (sample.events.Jet, corrected(with_raw(sample.events.Jet)).JES_Total.down):
         np.testing.assert_array_equal(spec.table(ak.flatten(jets))[0][:, 1], wanted)
     assert "mass (raw)" in spec.listed
-    with pytest.raises(MissingFieldError, match="no field 'rawFactor'"):
+    with pytest.raises(SchemaError, match=r"uncorrected mass.*no field 'rawFactor'"):
         Features(inputs=(Feature(name="mass", of="raw"),), pt="pt").require(
             ak.zip({"pt": [1.0], "mass": [1.0], "eta": [0.0]})
         )
@@ -506,9 +505,10 @@ def test_real_jets_corrected_before_after_and_with_met(
             for collection in (after.calib_pred.up, after.calib_pred.down, *((after,) if replace else ())):
                 same(collection.pt * (1 - collection.rawFactor), raw)
                 np.testing.assert_array_equal(flat(collection.pt_orig), flat(jets.pt))
-            # rawFactor of real files is rounded to a few bits: raw by it, in the precision of the factor.
-            after = ak.without_field(with_raw(after), "calib_pred")
-            same(corrected(after).pt, scale(raw, eta) * raw)
+            given = after if "pt_raw" in after.fields else with_raw(after)
+            same(corrected(ak.without_field(given, "calib_pred")).pt, scale(raw, eta) * raw)
+            if replace:
+                same(corrected(ak.without_field(with_raw(after), "calib_pred")).pt, scale(raw, eta) * raw)
     replaced = ak.without_field(nano_calibrator(before, replace=True), "JES_Total")
     names = NAMES | {"UnClusteredEnergyDeltaX": "pt", "UnClusteredEnergyDeltaY": "pt"}
     found = CorrectedMETFactory(names).build(met, replaced)
@@ -585,7 +585,6 @@ def test_a_table_from_corrected_events_holds_raw_jets(sample: Sample) -> None:
     from hepcal.processors import DijetProcessor
 
     plain = sample.events
-    plain.metadata = {**plain.metadata, "dataset": "test"}
     given = ak.with_field(plain, ak.without_field(corrected(with_raw(plain.Jet)), "JES_Total"), "Jet")
     found, wanted = (DijetProcessor(_quick()).process(events)["hists"]["test"] for events in (given, plain))
     for name in ("pt", "mjj"):

@@ -158,9 +158,10 @@ class _Attached:
             return np.asarray(ak.to_numpy(self.flat.flat.mass) * ratio, dtype=np.float32)
 
         def factor() -> np.ndarray:
-            return (1 - self._uncorrected("pt").astype(np.float64) / self._pt(size, sign)).astype(np.float32)
+            ratio = self._uncorrected("pt").astype(np.float64) / self._pt(size, sign)
+            return np.asarray(1 - ratio, dtype=np.float32)
 
-        changed = {"pt": partial(self._pt, size, sign), "mass": mass}
+        changed: dict[str, Callable[[], np.ndarray]] = {"pt": partial(self._pt, size, sign), "mass": mass}
         if FACTOR in self.flat.jets.fields:
             changed[FACTOR] = factor
         return {name: self._column(values) for name, values in changed.items()}

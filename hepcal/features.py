@@ -47,6 +47,11 @@ class Feature(BaseModel):
             raise ValueError(f"of='raw' is for 'mass', which jet corrections scale, not for {self.name!r}")
         return self
 
+    @property
+    def label(self) -> str:
+        """Its name, for people."""
+        return f"{self.of} {self.name}" if self.of else self.name
+
     def fields(self, jets: ak.Array) -> tuple[str, ...]:
         """The fields of these jets that hold it. Reads nothing.
 
@@ -115,8 +120,7 @@ class Features(BaseModel):
     def listed(self) -> str:
         """All inputs but ln p_T, for people."""
         momenta = () if self.constituents is None else (str(self.constituents),)
-        named = (f"{feature.name} ({feature.of})" if feature.of else feature.name for feature in self.inputs)
-        return ", ".join((*named, *momenta)) or "none"
+        return ", ".join((*(feature.label for feature in self.inputs), *momenta)) or "none"
 
     @property
     def event_names(self) -> tuple[str, ...]:

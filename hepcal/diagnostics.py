@@ -116,7 +116,7 @@ def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> N
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
     wanted, found = calibrator.card.features, pairs.spec
     if (
-        not set(wanted.names) <= set(found.names)
+        not set(wanted.inputs) <= set(found.inputs)
         or wanted.constituents not in (None, found.constituents)
         or wanted.pt != found.pt
     ):

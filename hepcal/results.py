@@ -244,7 +244,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
     card = calibrator.card
     inputs = [
         "ln(pt)",
-        *(f"{f.transform}({f.name})" if f.transform != "identity" else f.name for f in card.features.inputs),
+        *(f"{f.transform}({f.label})" if f.transform != "identity" else f.label for f in card.features.inputs),
         *(() if card.features.constituents is None else (str(card.features.constituents),)),
     ]
     return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -17,11 +17,13 @@ from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 from hepcal.entries import place
 from hepcal.errors import MissingFieldError, SchemaError
 from hepcal.event_level import event_field, event_weight
+from hepcal.originals import PtKind, detector_pt
 
 __all__ = [
     "MOMENTUM",
     "PFNANO_INDEX",
     "SCHEMAS",
+    "PtKind",
     "TRUTH_JETS",
     "FatJetDelphesSchema",
     "Schema",
@@ -35,7 +37,6 @@ __all__ = [
     "truth_jets",
 ]
 
-PtKind = Literal["raw", "pt"]
 MOMENTUM = ("pt", "eta", "phi", "mass")
 DELPHES_BRANCHES = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
 # Collections of particle-level jets: a file with one of them is simulation.
@@ -278,23 +279,3 @@ def jet_constituents(jets: ak.Array, events: ak.Array | None = None, event_index
     candidates = events[CANDIDATES]
     columns = {f: candidates[f if f in candidates.fields else branch] for f, branch in DELPHES_BRANCHES.items()}
     return ak.zip({name: column[event_index] for name, column in columns.items()}, depth_limit=1)
-
-
-def detector_pt(jets: ak.Array, kind: PtKind) -> ak.Array:
-    """Detector-level p_T [GeV] in the layout of ``jets``.
-
-    Args:
-        jets: Reconstructed jets of any layout.
-        kind: ``raw`` undoes the correction stored in NanoAOD, ``pt (1 - rawFactor)``; ``pt`` takes the field.
-
-    Raises:
-        SchemaError: ``raw`` is asked of jets without a ``rawFactor``.
-    """
-    if kind == "pt":
-        return jets.pt
-    if "rawFactor" not in jets.fields:
-        raise SchemaError(
-            "this calibrator was trained on uncorrected p_T, pt * (1 - rawFactor), but these jets have no field "
-            "'rawFactor' (Delphes jets have none, and are not corrected): train with Features(pt='pt') for them"
-        )
-    return jets.pt * (1 - jets.rawFactor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
@@ -17,16 +17,17 @@ import torch
 from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
-from hepcal.columns import REPLICAS, FlatJets, attach
+from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
+from hepcal.columns import REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
 from hepcal.distributions import Distribution
-from hepcal.errors import CalibratorFileError, HepcalError, SchemaError
+from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
 from hepcal.networks.scaling import MOMENTUM, InputScaling, TargetScaling
+from hepcal.originals import detector_pt
 from hepcal.prediction import Prediction
 from hepcal.rows import StoredRows, check_rows, stored
-from hepcal.schemas import detector_pt
 
 __all__ = ["Calibrator", "device_of", "transforms_of"]
 
@@ -192,33 +193,52 @@ class Calibrator(ABC):
         return detector_pt(jets, self.card.features.pt or "pt")
 
     def __call__(
-        self, jets: ak.Array, event: ak.Array | None = None, *, replace: bool = False, replicas: bool = False
+        self,
+        jets: ak.Array,
+        event: ak.Array | None = None,
+        *,
+        replace: bool = False,
+        replicas: bool = False,
+        prefix: str = "",
     ) -> ak.Array:
         """Attach the calibration to jets, lazily.
+
+        Before or after a jet energy correction, the same jet gets the same numbers: raw p_T is read from ``pt_raw`` or
+        ``pt_orig`` where a correction left them, else from ``pt (1 - rawFactor)``, and what cannot be known is refused
+        (:mod:`hepcal.originals`). After ``replace=True``, and in every shifted collection, ``pt_raw`` is there for
+        coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T.
 
         Args:
             jets: Detector-level jets, ``events * var * Jet`` or ``events * Jet``; missing ones are allowed.
             event: The events, for calibrators with event-level inputs such as ``event_rho``, and for constituents of
                 Delphes jets.
-            replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``.
+            replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``. Of
+                NanoAOD jets, update ``rawFactor``, and keep ``rawFactor_orig``, ``pt_raw`` and ``mass_raw``.
             replicas: Also attach ``pt_calib_replicas``, the p_T [GeV] by every weight draw or ensemble member, a list
                 of :attr:`replicas` numbers per jet. Replica k of all jets of all events is one network: the spread
                 of an observable computed per replica is its statistical error, correlations between jets included.
+            prefix: Put before the names of columns and records, so that several calibrators stand side by side:
+                ``"bnn_"`` gives ``bnn_pt_calib`` and ``bnn_calib_pred``.
 
         Returns:
             The jets with the fields :attr:`columns` (GeV, float32; ``pt_calib_in_range`` bool) and one record per
-            name in :attr:`uncertainties`.
+            name in :attr:`uncertainties`. The jets in such a record carry what ``replace`` keeps.
 
         Raises:
             MissingFieldError: The jets lack a field in :attr:`uses`; raised at once.
-            SchemaError: The jets are of another layout than those of the training; raised at once.
-            HepcalError: The jets were calibrated before, the events are not theirs, or the method has no replicas;
+            SchemaError: The jets are of another layout than those of the training, or their raw p_T cannot be known;
                 raised at once.
+            HepcalError: The jets have columns of these names, the events are not theirs, or the method has no
+                replicas; raised at once.
             NonFiniteFeatureError: A feature is NaN or infinite, or a jet has no constituents and the calibrator uses
                 them; raised when a column is first read.
         """
+        refuse_dask_awkward(jets, event)
         flat = FlatJets(jets)
-        self._refuse(jets, replace)
+        if ak.backend(jets) == "typetracer":
+            return type_of_attached(partial(self, replace=replace, replicas=replicas, prefix=prefix), jets, event)
+        refuse_taken(jets, (f"{prefix}pt_calib", *(prefix + shift for shift in SHIFTS.values())))
+        refuse_foreign(jets, self.card)
         self.card.features.require(jets, event)
         if event is not None and len(event) != len(jets):
             raise HepcalError(f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets")
@@ -232,27 +252,7 @@ class Calibrator(ABC):
 
         shifts = {shift: size for size, shift in SHIFTS.items() if shift in self.uncertainties}
         count = self.replicas if replicas else 0
-        return attach(flat, evaluate, self.columns, shifts, replicas=count, replace=replace)
-
-    def _refuse(self, jets: ak.Array, replace: bool) -> None:
-        """Jets that were calibrated before, or that mean something else by the same names."""
-        if "pt_orig" in jets.fields and (replace or "pt_calib" in jets.fields):
-            raise HepcalError(
-                "these jets have a field 'pt_orig': their pt was replaced by a calibrated one before. Calibrate the "
-                "jets of the file, or rename the field if another correction made it"
-            )
-        if self.card.source.schema_name == "delphes" and "rawFactor" in jets.fields:
-            raise SchemaError(
-                "this calibrator was trained on Delphes jets; these are NanoAOD jets (they have a rawFactor)"
-            )
-        # Of a file, through coffea; jets that were put together otherwise do not say what they are.
-        trained, given = self.card.source.collection, jets.layout.purelist_parameter("collection_name")
-        if trained and given and given != trained:
-            raise SchemaError(
-                f"this calibrator was trained on {trained} jets; these are {given} jets, of which it knows nothing. "
-                f"Calibrate events.{trained}, or train on these: JetPairs.from_fileset(..., jets={given!r}). For the "
-                f"same jets under another name: ak.with_parameter(jets, 'collection_name', {trained!r})"
-            )
+        return attach(flat, evaluate, self.columns, shifts, replicas=count, replace=replace, prefix=prefix)
 
     def __repr__(self) -> str:
         card = self.card
@@ -314,6 +314,7 @@ class Calibrator(ABC):
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
 
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        refuse_dask_awkward(features, reco)
         features = stored(features if isinstance(features, StoredRows) else np.asarray(features, dtype=np.float32))
         reco = np.asarray(reco, dtype=np.float32)
         spec = self.card.features

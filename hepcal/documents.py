@@ -24,7 +24,7 @@ SEAL = "sha256"
 
 # Strings are skipped; what is between numbers and words costs nothing to skip.
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-_UNIQUE = "given twice in one object: "
+_UNIQUE = "listed twice in one object, keep one of each: "
 
 
 def parse_json(content: str | bytes, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

@@ -66,8 +66,13 @@ def minimise(
     """
     loop = Loop(objective, method, table, judge, generator)
     saved = checkpoint.load() if checkpoint else None
-    if saved:
-        loop.restore(*saved)
+    if checkpoint and saved:
+        try:
+            loop.restore(*saved)
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise TrainingError(
+                f"{checkpoint.path} does not fit this training: {error}; delete it to begin anew"
+            ) from error
     title = f"Training {method.name}"
     with denormals_flushed(), Progress(title, method.max_updates, "updates", show=show) as bar:
         bar.advance(loop.update)

@@ -113,7 +113,7 @@ def prepare_file(path: str | Path, room: int = ROOM) -> None:
     target = _target(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _require_room(target.parent, room)
+        require_room(target.parent, room)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)} ({room} bytes are needed)") from error
 
@@ -135,7 +135,7 @@ def prepare_directory(path: str | Path, names: tuple[str, ...] = RESULT_NAMES, r
             raise OutputError(f"{path} is not a directory: results are several files, give the name of a directory")
         path.mkdir(parents=True, exist_ok=True)
         refuse_others(path, (*names, ".*-*"), "not only results of hepcal")
-        _require_room(path, room)
+        require_room(path, room)
     except OSError as error:
         raise OutputError(f"cannot write into {path}: {reason(error)} ({room} bytes are needed)") from error
 
@@ -152,7 +152,7 @@ def refuse_others(directory: Path, names: tuple[str, ...], what: str) -> None:
         raise OutputError(f"{directory} holds {what}: {listed}. Choose a new or an empty directory")
 
 
-def _require_room(directory: Path, room: int) -> None:
+def require_room(directory: Path, room: int) -> None:
     """Take the room in a file that is deleted at once: the only way that knows of quotas, too."""
     with tempfile.TemporaryFile(dir=directory) as file:
         allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)

@@ -15,6 +15,7 @@ from hepcal.errors import OutputError
 __all__ = [
     "RESULT_NAMES",
     "ROOM",
+    "filling",
     "prepare_directory",
     "prepare_file",
     "read_bytes",
@@ -61,6 +62,23 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if scratch is not None:
             Path(scratch).unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(directory: Path) -> Iterator[Path]:
+    """A directory to write files to, which go to ``directory`` together if nothing was raised.
+
+    Raises:
+        OutputError: They cannot be written; names the directory.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
+            yield Path(scratch)
+            for part in sorted(Path(scratch).iterdir()):
+                part.replace(directory / part.name)
+    except OSError as error:
+        raise OutputError(f"cannot write into {directory}: {reason(error)}") from error
 
 
 def read_bytes(path: Path) -> bytes:

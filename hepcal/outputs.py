@@ -119,7 +119,7 @@ def prepare_file(path: str | Path, room: int = ROOM) -> None:
     """Refuse a place where a file could not be written after the work, before it.
 
     Args:
-        path: Of the file; its directory is made.
+        path: Of the file; its directory need not exist yet, and is not made.
         room: Bytes that must be free.
 
     Raises:
@@ -130,14 +130,13 @@ def prepare_file(path: str | Path, room: int = ROOM) -> None:
         raise OutputError(f"{str(path)!r} is not the name of a file")
     target = _target(path)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         require_room(target.parent, room)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)} ({room} bytes are needed)") from error
 
 
 def prepare_directory(path: str | Path, names: tuple[str, ...] = RESULT_NAMES, room: int = ROOM) -> None:
-    """The same for a directory of results, which is made; one that holds anything else is refused.
+    """The same for a directory of results; one that holds anything else is refused.
 
     Args:
         path: Of the directory.
@@ -151,8 +150,8 @@ def prepare_directory(path: str | Path, names: tuple[str, ...] = RESULT_NAMES, r
     try:
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path} is not a directory: results are several files, give the name of a directory")
-        path.mkdir(parents=True, exist_ok=True)
-        refuse_others(path, (*names, ".*-*"), "not only results of hepcal")
+        if path.exists():
+            refuse_others(path, (*names, ".*-*"), "not only results of hepcal")
         require_room(path, room)
     except OSError as error:
         raise OutputError(f"cannot write into {path}: {reason(error)} ({room} bytes are needed)") from error
@@ -170,9 +169,18 @@ def refuse_others(directory: Path, names: tuple[str, ...], what: str) -> None:
         raise OutputError(f"{directory} holds {what}: {listed}. Choose a new or an empty directory")
 
 
-def require_room(directory: Path, room: int) -> None:
-    """Take the room in a file that is deleted at once: the only way that knows of quotas, too."""
-    with tempfile.TemporaryFile(dir=directory) as file:
+def require_room(directory: Path, room: int = ROOM) -> None:
+    """Take the room in a file that is deleted at once: the only way that knows of quotas, too.
+
+    Args:
+        directory: Need not exist yet: the nearest one above it that does is asked.
+        room: Bytes.
+
+    Raises:
+        OSError: There is no room, or nothing can be written.
+    """
+    nearest = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    with tempfile.TemporaryFile(dir=nearest) as file:
         allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
         if allocate is None:
             file.truncate(room)

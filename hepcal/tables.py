@@ -18,7 +18,7 @@ import numpy as np
 
 from hepcal.documents import parse_json, sealed, unsealed
 from hepcal.errors import OutputError, PairsError
-from hepcal.outputs import ROOM, read_bytes, reason, refuse_others, require_room
+from hepcal.outputs import read_bytes, reason, refuse_others, require_room
 from hepcal.rows import open_column
 
 __all__ = ["CARD", "TableWriter", "open_columns", "prepare", "read_card", "source_in", "writing"]
@@ -161,14 +161,14 @@ def prepare(target: Path) -> None:
             refuse_others(target, (CARD, "*.npy"), "a training table and more")
         elif target.exists() and not target.is_dir():
             raise PairsError(f"{target} exists and is not a training table; choose another directory")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        require_room(target.parent, ROOM)
+        require_room(target.parent)
 
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
     """A directory beside the place; deleted in the end."""
     with _told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-")
     try:
         yield Path(scratch.name)

@@ -173,16 +173,23 @@ def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple
             continue
         path = os.path.expanduser(path)  # noqa: PTH111
         full = _absolute(base / path)
-        if Path(full).is_file():
+        if _is_file(Path(full)):
             found.append((full, tree))
         elif glob.has_magic(path):
             found_here = glob.glob(path, root_dir=base, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute ones
-            matches = sorted(_absolute(base / match) for match in found_here if (base / match).is_file())
+            matches = sorted(_absolute(base / match) for match in found_here if _is_file(base / match))
             faults += [] if matches else [f"no file matches {full}"]
             found += [(match, tree) for match in matches]
         else:
             faults.append(f"no such file: {full}")
     return found, faults
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _absolute(path: Path) -> str:

@@ -221,6 +221,9 @@ def source_in(card: Mapping[str, Any]) -> dict[str, Any]:
         inside = value if isinstance(value, list) and name == "files" else [value]
         if isinstance(value, bool) or not all(isinstance(one, kinds) for one in inside):
             raise ValueError(f"{CARD}: the entry {name!r} of the source cannot be {value!r}")
+    for name, others in (("max_dr", ("jets", "truth")), ("truth_jets", ("unmatched",))):
+        if name in source and not set(others) <= source.keys():
+            raise ValueError(f"{CARD}: the source has {name!r} without {' and '.join(others)}")
     return source
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hepcal import __version__
+from hepcal import __version__, outputs
 from hepcal.errors import HepcalError
 
 __all__ = ["app", "main"]
@@ -96,8 +96,10 @@ def pairs(
     from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
+    from hepcal.tables import prepare
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
+    prepare(output)
     options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
     with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
         table = JetPairs.write(checked, output, features, executor=opened, **options)
@@ -153,6 +155,8 @@ def train(
     from hepcal.training import train as fit
 
     settings = TrainingConfig.read(config, method.value if method else None)
+    for place in filter(None, (output, checkpoint)):
+        outputs.prepare_file(place)
     if source.is_dir():
         table = JetPairs.open(source)
         settings.require(table)
@@ -194,6 +198,7 @@ def run(
 
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
     resonance = Resonance(mass=bsm_mass, width=bsm_width)
+    outputs.prepare_directory(output)
     with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
         summary = run_dijets(
             checked,
@@ -237,6 +242,7 @@ def diagnose(
         raise CalibratorFileError(
             "two of the calibrator files have the same name, which is what plots show: rename one"
         )
+    outputs.prepare_directory(output)
     if source.is_dir():
         table = JetPairs.open(source)
     else:
@@ -255,7 +261,9 @@ def plot(directory: Annotated[Path, typer.Argument(help="Output of 'hepcal run' 
     from hepcal import plot as drawing
     from hepcal import results
 
-    paths = drawing.write(directory, results.load_hists(directory), results.load_summary(directory))
+    hists, summary = results.load_hists(directory), results.load_summary(directory)
+    with results.whole(directory):
+        paths = drawing.write(directory, hists, summary)
     typer.echo(f"{len(paths)} files in {directory / 'plots'}")
 
 
@@ -271,7 +279,9 @@ def show(
 
         _print_pairs(JetPairs.open(path))
     elif path.is_dir():
-        _print_closure(results.load_summary(path))
+        summary = results.load_summary(path)
+        with results.whole(path):
+            _print_closure(summary)
     else:
         from hepcal.calibrators.base import Calibrator
 
@@ -296,8 +306,9 @@ def _common(
 def _console() -> Any:
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=150)
+    # Names in files are text, whatever brackets they hold.
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=150, markup=False)
 
 
 def _print_closure(summary: dict[str, Any], title: str = "") -> None:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hepcal import outputs
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.errors import TrainingError
@@ -198,15 +198,11 @@ def write(
     Returns:
         The plots.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     content = {
         "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
         "prior_scan": [asdict(point) for point in points],
     }
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
-        part = Path(scratch) / "diagnostics.json"
-        part.write_text(json.dumps(content, indent=1, allow_nan=False))
-        part.replace(directory / "diagnostics.json")
+    outputs.write(directory / "diagnostics.json", json.dumps(content, indent=1, allow_nan=False))
     with step("Drawing"):
         return _draw(directory / "plots", diagnoses, points, label)
 

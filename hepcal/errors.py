@@ -11,6 +11,7 @@
     ├── PairsError              a training table cannot be built, saved or opened
     ├── TrainingError           a training cannot start, or diverged
     ├── CalibratorFileError     a calibrator file is damaged, foreign or does not match its hash
+    ├── OutputError             a file or directory cannot be written, or is something else
     └── IncompleteRunError      not every planned event was processed
 
 None of them derives from :class:`OSError`: coffea's ``skipbadfiles`` drops chunks whose error chain
@@ -26,6 +27,7 @@ __all__ = [
     "IncompleteRunError",
     "MissingFieldError",
     "NonFiniteFeatureError",
+    "OutputError",
     "PairsError",
     "ReadError",
     "SchemaError",
@@ -67,6 +69,10 @@ class TrainingError(HepcalError, ValueError):
 
 class CalibratorFileError(HepcalError, ValueError):
     """A calibrator file is damaged, is not one of ours, or does not match its hash."""
+
+
+class OutputError(HepcalError):
+    """A file or a directory cannot be written, or its place holds something that must not be replaced."""
 
 
 class IncompleteRunError(HepcalError, RuntimeError):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import glob
-import json
-import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hepcal.documents import parse_json
 from hepcal.errors import FilesetError
 
 __all__ = ["Dataset", "Fileset", "load_fileset"]
@@ -91,25 +91,14 @@ def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
         raise FilesetError(f"a fileset is a path or {{dataset: {{'files': ...}}}}, found {type(source).__name__}")
     path = Path(source)
     try:
-        content = json.loads(path.read_text(), object_pairs_hook=_refuse_repeated_keys)
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise FilesetError(f"cannot read the fileset {path}: {error.strerror or error}") from error
-    except FilesetError as error:
-        raise FilesetError(f"{path}: {error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise FilesetError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise FilesetError(f"{path} holds a {type(content).__name__}; expected {{dataset: {{'files': ...}}}}")
     return _check(content, path.parent, str(path))
-
-
-def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON keeps the last of two equal keys: a data set or file given twice would silently lose one."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        repeated = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
-        raise FilesetError(f"listed twice in one JSON object: {', '.join(map(repr, repeated))}; keep one of each")
-    return content
 
 
 def _check(content: Mapping[str, Any], base: Path, where: str) -> Fileset:
@@ -161,7 +150,8 @@ def _metadata_faults(name: str, metadata: object) -> list[str]:
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    # An integer may be beyond what a number of 64 bits can be.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple[str, str | None]], list[str]]:
@@ -183,16 +173,23 @@ def _expand(files: object, treename: str | None, base: Path) -> tuple[list[tuple
             continue
         path = os.path.expanduser(path)  # noqa: PTH111
         full = _absolute(base / path)
-        if Path(full).is_file():
+        if _is_file(Path(full)):
             found.append((full, tree))
         elif glob.has_magic(path):
             found_here = glob.glob(path, root_dir=base, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute ones
-            matches = sorted(_absolute(base / match) for match in found_here if (base / match).is_file())
+            matches = sorted(_absolute(base / match) for match in found_here if _is_file(base / match))
             faults += [] if matches else [f"no file matches {full}"]
             found += [(match, tree) for match in matches]
         else:
             faults.append(f"no such file: {full}")
     return found, faults
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _absolute(path: Path) -> str:

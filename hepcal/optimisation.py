@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import torch
@@ -66,8 +67,13 @@ def minimise(
     """
     loop = Loop(objective, method, table, judge, generator)
     saved = checkpoint.load() if checkpoint else None
-    if saved:
-        loop.restore(*saved)
+    if checkpoint and saved:
+        try:
+            loop.restore(*saved)
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise TrainingError(
+                f"{checkpoint.path} does not fit this training: {error}; delete it to begin anew"
+            ) from error
     title = f"Training {method.name}"
     with denormals_flushed(), Progress(title, method.max_updates, "updates", show=show) as bar:
         bar.advance(loop.update)
@@ -199,16 +205,18 @@ class Loop:
             group, _, rest = name.partition(".")
             if group in parts and rest:
                 parts[group][rest] = value
+        # Twice: the best state has to fit as well.
+        self.objective.module.load_state_dict(parts["best"])
         self.objective.module.load_state_dict(parts["module"])
         device = self.table[1].device
         self.best_state = {name: value.to(device) for name, value in parts["best"].items()}
         for name, value in self.optimiser.state().items():
             value.copy_(parts["adam"][name])
         self.generator.set_state(tensors["generator"])
-        self.batches.order, self.batches.position = tensors["order"], numbers["position"]
+        self.batches.order, self.batches.position = tensors["order"], index(numbers["position"])
         self.best = tensors["best_losses"]
         for name in ("update", "since", "plateaus", "drops"):
-            setattr(self, name, numbers[name])
+            setattr(self, name, index(numbers[name]))
         self.fit.history = [(int(update), float(loss)) for update, loss in numbers["history"]]
 
 

@@ -27,9 +27,9 @@ from hepcal.pairing import (
     weight_factors,
 )
 from hepcal.reweighting import n_eff
-from hepcal.rows import check_rows, chunks, open_column, selected, taken
+from hepcal.rows import check_rows, chunks, selected, taken
 from hepcal.schemas import PtKind
-from hepcal.tables import CARD, writing
+from hepcal.tables import CARD, open_columns, read_card, source_in, writing
 from hepcal.threshold import count, threshold_of
 
 if TYPE_CHECKING:
@@ -355,14 +355,12 @@ class JetPairs:
         """
         path = Path(directory)
         try:
-            card = json.loads((path / CARD).read_text())
+            card = read_card(path)
+            if card.get("version") != TABLE_VERSION:
+                raise ValueError(f"{CARD} has the version {card.get('version')!r}; this hepcal reads {TABLE_VERSION}")
+            spec, source = Features.model_validate(card.get("spec")), source_in(card)
             names = (*COLUMNS, *(name for name in OPTIONAL if name in card.get("columns", ())))
-            columns = {name: open_column(path / f"{name}.npy") for name in names}
-        except (OSError, ValueError) as error:
+            columns = open_columns(path, card, names, spec.width)
+        except (OSError, ValueError, TypeError) as error:
             raise PairsError(f"{path} is not a training table written by 'hepcal pairs': {error}") from error
-        if card.get("version") != TABLE_VERSION or any(len(c) != card["rows"] for c in columns.values()):
-            raise PairsError(
-                f"{path}: table.json (version {card.get('version')}, {card.get('rows')} rows) "
-                f"does not fit the columns ({[len(c) for c in columns.values()]} rows, version {TABLE_VERSION})"
-            )
-        return cls(**columns, spec=Features.model_validate(card["spec"]), source=card["source"])
+        return cls(**columns, spec=spec, source=source)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hepcal import results, running
+from hepcal import outputs, results, running
 from hepcal.calibrators.base import Calibrator
 from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
@@ -40,7 +40,7 @@ def run_dijets(
         fileset: What to run on.
         calibrator: The calibration.
         executor: From :func:`hepcal.executors.open_executor`.
-        directory: Where results are written.
+        directory: Where results are written; looked at before the first event. It may hold those of an earlier run.
         resonance: The resonance of the ``bsm`` weighting.
         chunksize: Events per chunk; results do not depend on it.
         allow_skipped: Leave out files that fail, whole, and list them in the summary.
@@ -54,7 +54,9 @@ def run_dijets(
         ReadError: Files cannot be used.
         SchemaError: Files of another layout than those of the training.
         IncompleteRunError: Not every planned event was processed.
+        OutputError: The directory holds something else, or cannot be written.
     """
+    outputs.prepare_directory(directory)
     fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, *MOMENTUM)))}
     inspected = running.inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
     _require_schema(calibrator, inspected[0])

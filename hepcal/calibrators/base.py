@@ -20,7 +20,7 @@ from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
 from hepcal.columns import REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
 from hepcal.distributions import Distribution
-from hepcal.errors import CalibratorFileError, HepcalError
+from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
@@ -167,7 +167,22 @@ class Calibrator(ABC):
                 column[part] = found[name][: part.stop - part.start]
 
         self._map(work, features, reco)
+        self._refuse_overflow(columns)
         return columns
+
+    def _refuse_overflow(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Columns [GeV] that are infinite, and a calibrated p_T that is no number."""
+        for name, column in columns.items():
+            if column.dtype == bool:
+                continue
+            bad = np.isnan(column) | np.isinf(column) if name == "pt_calib" else np.isinf(column)
+            if bad.any():
+                first = int(np.flatnonzero(bad.reshape(len(column), -1).any(axis=1))[0])
+                raise NonFiniteFeatureError(
+                    f"{name!r} is not a finite number for {int(bad.sum())} of {bad.size} predictions, first of jet "
+                    f"{first}: the inputs are far outside of the training, or the calibrator is damaged. Look at the "
+                    "inputs of this jet, or leave such jets out"
+                )
 
     def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""
@@ -272,7 +287,11 @@ class Calibrator(ABC):
         return files.sha256(self.content)
 
     def save(self, path: str | Path) -> None:
-        """Write the calibrator to one file; an existing file is replaced only once the new one is complete."""
+        """Write the calibrator to one file; an existing file is replaced only once the new one is complete.
+
+        Raises:
+            OutputError: It cannot be written, or is a directory or a device; names the path.
+        """
         files.write(Path(path), self.content)
 
     @staticmethod
@@ -284,14 +303,15 @@ class Calibrator(ABC):
             device: ``cpu``, ``cuda`` ...
 
         Raises:
-            CalibratorFileError: The file is missing, damaged, or not a calibrator.
+            CalibratorFileError: The file is missing, damaged (its content does not match its hash), or not a
+                calibrator.
         """
         content = files.read(Path(path))
         return cache.get(content, files.sha256(content), device, where=str(path))
 
     def to(self, device: str) -> Calibrator:
         """The same calibrator on another device."""
-        return type(self)(self.card, self.tensors, device, self.inference)
+        return self._again(device, self.inference)
 
     def with_inference(self, inference: Inference) -> Calibrator:
         """The same calibrator with another way to compute uncertainties.
@@ -307,7 +327,13 @@ class Calibrator(ABC):
         """
         if inference not in get_args(Inference):
             raise HepcalError(f"no inference {inference!r}; there are {', '.join(get_args(Inference))}")
-        return type(self)(self.card, self.tensors, str(self.device), inference)
+        return self._again(str(self.device), inference)
+
+    def _again(self, device: str, inference: Inference) -> Calibrator:
+        """The same calibrator, with the same file."""
+        other = type(self)(self.card, self.tensors, device, inference)
+        other.content = self.content
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.

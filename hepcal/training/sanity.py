@@ -24,7 +24,7 @@ SUM_FACTOR = 2.0
 LARGEST_SIGMA = 3.0
 
 
-def require_sane(calibrator: Calibrator, jets: JetPairs) -> None:
+def require_sane(calibrator: Calibrator, jets: JetPairs, fitted: JetPairs) -> None:
     """Refuse a calibrator that does not describe jets of its own sample.
 
     Jets outside of its support do not count, but all of them must have finite numbers.
@@ -32,6 +32,7 @@ def require_sane(calibrator: Calibrator, jets: JetPairs) -> None:
     Args:
         calibrator: A finished one.
         jets: Held-out jets of the training, no weight of which is negative.
+        fitted: Those that it learned from, which say what truth / reco is like.
 
     Raises:
         TrainingError: p_T or uncertainties are not finite; p_T is not positive, or absurd against the spread of truth /
@@ -43,10 +44,11 @@ def require_sane(calibrator: Calibrator, jets: JetPairs) -> None:
     used = np.flatnonzero(prediction.in_range & (jets.weight > 0))
     if not faults and len(used):
         mean, part = prediction.mean[used].astype(np.float64), jets.take(used)
-        faults = [*_signs(mean), *_sizes(prediction, used, part)]
+        faults, usual = _signs(mean), (fitted.truth / fitted.reco).astype(np.float64)
+        faults += _sizes(prediction, used, part, usual)
         # A map between distributions has no truth to aim at.
         if not calibrator.method.needs_data:
-            faults += [*_spread(mean, part, jets), *_sums(mean, part)]
+            faults += [*_spread(mean, part, usual), *_sums(mean, part)]
     if faults:
         raise TrainingError(
             f"the training of {calibrator.method.name!r} ended in a calibrator that is not to be used: on "
@@ -69,21 +71,21 @@ def _signs(mean: np.ndarray) -> list[str]:
     return [f"pt_calib is not positive for {bad.sum()}, down to {mean.min():.4g} GeV"] if _too_many(bad) else []
 
 
-def _sizes(prediction: Prediction, used: np.ndarray, jets: JetPairs) -> list[str]:
+def _sizes(prediction: Prediction, used: np.ndarray, jets: JetPairs, usual: np.ndarray) -> list[str]:
     """Uncertainties that are negative, or larger than the p_T."""
     if prediction.sigma_tot is None:
         return []
     sigma = prediction.sigma_tot[used].astype(np.float64)
     typical = float(weighted_quantiles(sigma / jets.reco, jets.weight, (0.5,))[0])
     # Absurd truths in the sample are told by an absurd, and right, sigma.
-    largest = LARGEST_SIGMA * float(np.sqrt(np.mean((jets.truth / jets.reco).astype(np.float64) ** 2)))
+    largest = LARGEST_SIGMA * float(np.sqrt(np.mean(usual**2)))
     faults = [f"sigma_tot is negative for {(sigma < 0).sum()}"] if (sigma < 0).any() else []
     return faults + ([f"sigma_tot is typically {typical:.3g} times reco p_T"] if typical > largest else [])
 
 
-def _spread(mean: np.ndarray, jets: JetPairs, sample: JetPairs) -> list[str]:
+def _spread(mean: np.ndarray, jets: JetPairs, usual: np.ndarray) -> list[str]:
     """pt_calib / reco far beyond what truth / reco is in the sample."""
-    factor, low, high = mean / jets.reco, *np.quantile(sample.truth / sample.reco, (IN_THOUSAND, 1 - IN_THOUSAND))
+    factor, low, high = mean / jets.reco, *np.quantile(usual, (IN_THOUSAND, 1 - IN_THOUSAND))
     bad = (factor < low / BEYOND_FACTOR) | (factor > high * BEYOND_FACTOR)
     if not _too_many(bad):
         return []

@@ -24,7 +24,7 @@ from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
 from hepcal.training.inputs import raw_chunks
 from hepcal.training.learned import Learned, Task, card_of, source_of, unit_weights
-from hepcal.training.positive import with_positive_weights
+from hepcal.training.positive import coordinates, with_positive_weights
 from hepcal.training.registry import LEARNERS
 from hepcal.training.sanity import require_sane
 
@@ -98,7 +98,7 @@ def train(
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
     tensors = {**learned.tensors, **task.input_tensors()}
     calibrator = CALIBRATORS[method.name](card, tensors)
-    require_sane(calibrator, task.judges)
+    require_sane(calibrator, task.judges, task.fitted)
     finished = _with_figures(calibrator, held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(
@@ -115,7 +115,7 @@ def _task(
     """Everything a learner needs; negative weights are gone, but for a map of distributions, which takes them."""
     cells = None
     if not method.needs_data:
-        fitted, held_out, cells = with_positive_weights(fitted, held_out)
+        fitted, held_out, cells = with_positive_weights(fitted, held_out, coordinates)
     weight = torch.from_numpy(unit_weights(fitted).astype(np.float32))
     inputs = InputScaling.fit_chunks(partial(raw_chunks, fitted), transforms_of(pairs.spec), weight)
     inputs = inputs.above(_truncated_below(fitted))

@@ -22,6 +22,8 @@ __all__ = ["Fit", "Loop", "minimise"]
 
 CHECKS_PER_PATIENCE = 8
 LEARNING_RATE_DROP = 10**-0.5
+# A density whose width has a floor of 1e-3 has no smaller loss, in nats per jet: what is below is no loss at all.
+LEAST_LOSS = -50.0
 # Plateaus after which a training ends, by schedule; a cosine ends with its last update.
 PLATEAUS = {"plateau": 3, "constant": 1, "cosine": math.inf}
 
@@ -63,7 +65,8 @@ def minimise(
         checkpoint: Where to continue from, and to write to at every look at the held-out jets.
 
     Raises:
-        TrainingError: The held-out loss is not finite, or the checkpoint is of another training.
+        TrainingError: A weight is negative, the held-out loss is not finite or smaller than that of any density, or
+            the checkpoint is of another training.
     """
     loop = Loop(objective, method, table, judge, generator)
     saved = checkpoint.load() if checkpoint else None
@@ -108,6 +111,7 @@ class Loop:
         self, objective: Objective, method: NetworkMethod, table: Table, judge: Batch, generator: torch.Generator
     ) -> None:
         self.objective, self.method, self.table, self.judge = objective, method, table, judge
+        _require_positive(table[2], judge[2])
         self.batches = _Batches(objective.rows or len(table[1]), method.batch, generator)
         self.generator = generator
         self.optimiser = _Adam([p for p in objective.module.parameters() if p.requires_grad])
@@ -140,7 +144,7 @@ class Loop:
     def look(self) -> str:
         """Judge the present state; returns a line for the progress bar."""
         losses = self.objective.held_out_loss(*self.judge).cpu()
-        if not torch.isfinite(losses).all():
+        if not (torch.isfinite(losses) & (losses > LEAST_LOSS)).all():
             raise TrainingError(
                 f"the held-out loss became {losses.tolist()} after {self.update} updates: "
                 f"lower the learning rate (now {self.method.learning_rate:g}) or look for absurd targets"
@@ -218,6 +222,20 @@ class Loop:
         for name in ("update", "since", "plateaus", "drops"):
             setattr(self, name, index(numbers[name]))
         self.fit.history = [(int(update), float(loss)) for update, loss in numbers["history"]]
+
+
+def _require_positive(*weights: torch.Tensor) -> None:
+    """Refuse negative weights, with which a loss has no lower bound: who trains makes them positive before.
+
+    Raises:
+        TrainingError: There are some.
+    """
+    for w in weights:
+        if bool((w < 0).any()):
+            raise TrainingError(
+                f"{int((w < 0).sum())} of {w.numel()} weights are negative, with which the loss has no lower bound: "
+                "train on positive weights of the same expectation (hepcal.train makes them)"
+            )
 
 
 class _Adam:

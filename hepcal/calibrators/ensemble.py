@@ -55,7 +55,7 @@ class Ensemble(DensityMethod):
             networks,
             head,
             0.5 / (self.prior_width**2 * n_eff),
-            multiplicity=multiplicities(sample.event, self.n, generator) if self.sample == "bootstrap" else None,
+            multiplicity=bootstrap(sample, self.n, generator) if self.sample == "bootstrap" else None,
             parts=parts(sample.event, self.n, generator) if self.sample == "parts" else None,
             autograd=self.autograd,
         )
@@ -71,6 +71,12 @@ class EnsembleCalibrator(NetworkCalibrator):
 
     method = Ensemble
     sigmas = Ensemble.uncertainties
+
+
+def bootstrap(sample: TrainingSet, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Factors on the weights of every jet in n bootstrap samples, shape (jets, n); see :meth:`Cells.resampled`."""
+    drawn = multiplicities(sample.event, n, generator)
+    return drawn if sample.cells is None else torch.from_numpy(sample.cells.resampled(drawn.numpy()))
 
 
 def multiplicities(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:

@@ -91,7 +91,8 @@ def learn_forward(task: Task, fitted: Forward, judges: Forward) -> Learned:
 
     fit_table = table(fitted)
     typical = ((u - target.location) / target.scale)[:1_000_000]
-    objective = method.objective(TrainingSet(1 + len(rows), fitted.pairs.n_eff, typical, fitted.pairs.event), generator)
+    sample = TrainingSet(1 + len(rows), task.n_eff, typical, fitted.pairs.event, task.cells)
+    objective = method.objective(sample, generator)
     objective.module.to(task.place)
     fit = minimise(objective, method, fit_table, table(judges), generator, show=task.show, checkpoint=task.saved)
     tensors = dict(objective.tensors(generator))

@@ -24,7 +24,9 @@ from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
 from hepcal.training.inputs import raw_chunks
 from hepcal.training.learned import Learned, Task, card_of, source_of, truncated_below, unit_weights
+from hepcal.training.positive import coordinates, with_positive_weights
 from hepcal.training.registry import LEARNERS
+from hepcal.training.sanity import require_sane
 
 __all__ = ["train"]
 
@@ -47,6 +49,9 @@ def train(
     data_weight: np.ndarray | None = None,
 ) -> Calibrator:
     """Train a calibrator.
+
+    Negative weights are turned into positive ones of the same sums in cells of phase space before anything is learned
+    or judged (:mod:`hepcal.signed_weights`); sigma_pred and the figures on held-out jets are those of the signed ones.
 
     Args:
         pairs: Training table. A share of its events (``method.validation``) is held out to notice plateaus. The
@@ -71,8 +76,9 @@ def train(
         prior is much too narrow for the number of jets. Then a line is printed, too.
 
     Raises:
-        TrainingError: The table is too small, its weights do not sum to a positive number, the loss diverged,
-            an argument is of the wrong kind, or the checkpoint is of another training.
+        TrainingError: The table is too small, its weights do not sum to a positive number, or not significantly so
+            where some are negative, the loss diverged, the result makes no sense on held-out jets
+            (:mod:`hepcal.training.sanity`), an argument is of the wrong kind, or the checkpoint is of another training.
     """
     method = method or BNN()
     _require(pairs, method, seed, data, data_weight)
@@ -89,7 +95,9 @@ def train(
         learned = LEARNERS[method.name](task)
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
     tensors = {**learned.tensors, **task.input_tensors()}
-    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, learned).to(device)
+    calibrator = CALIBRATORS[method.name](card, tensors)
+    require_sane(calibrator, task.judges, task.fitted)
+    finished = _with_figures(calibrator, held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(
             "WARNING: the trained network says the same of every jet: its prior (or L2 term) is much too narrow for so "
@@ -102,12 +110,17 @@ def _task(
     method: Method, pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, place: torch.device, show: bool,
     saved: Checkpoint | None, data: np.ndarray | None, data_weight: np.ndarray | None,
 ) -> Task:  # fmt: skip
-    """Everything a learner needs."""
+    """Everything a learner needs; negative weights are gone, but for a map of distributions, which takes them."""
+    cells = None
+    if not method.needs_data:
+        fitted, held_out, cells = with_positive_weights(fitted, held_out, coordinates)
     weight = torch.from_numpy(unit_weights(fitted).astype(np.float32))
     inputs = InputScaling.fit_chunks(partial(raw_chunks, fitted), transforms_of(pairs.spec), weight)
     inputs = inputs.above(truncated_below(pairs.source))
     judges = _judges(held_out, seed)
-    return Task(method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight)
+    return Task(
+        method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight, cells
+    )
 
 
 def _judges(held_out: JetPairs, seed: int) -> JetPairs:

@@ -11,6 +11,7 @@ import typer
 
 from hepcal import __version__
 from hepcal.errors import HepcalError
+from hepcal.options import WAIT, Executor, Scheduler, Workers, WorkerTimeout, opened
 
 __all__ = ["app", "main"]
 
@@ -21,14 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class ExecutorChoice(StrEnum):
-    """How to run."""
-
-    iterative = "iterative"
-    futures = "futures"
-    dask = "dask"
 
 
 class MethodChoice(StrEnum):
@@ -53,11 +46,6 @@ Truth = Annotated[
     str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
-Executor = Annotated[
-    ExecutorChoice, typer.Option(help="Where events are read: this process, local processes, or dask workers.")
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
@@ -85,22 +73,22 @@ def pairs(
     config: Annotated[Path | None, typer.Option(help="YAML file of 'hepcal train', for its features.")] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
 ) -> None:
     """Read events into a training table: one row per matched jet."""
     from hepcal.config import TrainingConfig
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
     options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
-    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-        table = JetPairs.write(checked, output, features, executor=opened, **options)
+    with opened(executor, workers, scheduler, worker_timeout) as execute:
+        table = JetPairs.write(checked, output, features, executor=execute, **options)
     _print_pairs(table)
     typer.echo(f"Training table in {output}")
 
@@ -122,9 +110,10 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="File for the state of the training, which goes on from it if it exists.")
     ] = None,
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     allow_skipped: AllowSkipped = False,
 ) -> None:
     """Train a calibrator and save it as one file.
@@ -147,7 +136,6 @@ def train(
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
     from hepcal.config import TrainingConfig
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
     from hepcal.training import train as fit
@@ -159,8 +147,8 @@ def train(
     else:
         checked = load_fileset(source)
         options: dict[str, Any] = {"jets": jets, "truth": truth, "allow_skipped": allow_skipped}
-        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(checked, settings.features, executor=opened, **options)
+        with opened(executor, workers, scheduler, worker_timeout) as execute:
+            table = JetPairs.from_fileset(checked, settings.features, executor=execute, **options)
     _print_pairs(table)
     chosen = settings.build()
     calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
@@ -176,9 +164,10 @@ def run(
     fileset: FilesetArgument,
     calibrator: Annotated[Path, typer.Option(help="Calibrator file.")],
     output: Output = Path("results"),
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
     bsm_mass: Annotated[float, typer.Option(min=1, help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
@@ -187,18 +176,17 @@ def run(
 ) -> None:
     """Calibrate dijets and write histograms, summary and plots."""
     from hepcal.calibrators.base import Calibrator
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.reweighting import Resonance
     from hepcal.workflow import run_dijets, warn_if_trained_on
 
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
     resonance = Resonance(mass=bsm_mass, width=bsm_width)
-    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
+    with opened(executor, workers, scheduler, worker_timeout) as execute:
         summary = run_dijets(
             checked,
             loaded,
-            opened,
+            execute,
             output,
             resonance=resonance,
             chunksize=chunksize,
@@ -219,16 +207,16 @@ def diagnose(
     output: Output = Path("diagnostics"),
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
 ) -> None:
     """Test the uncertainties of calibrators on other jets: coverage, pulls, scores, widths, with plots."""
     from hepcal import diagnostics
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.card import joint_features
     from hepcal.errors import CalibratorFileError
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
 
@@ -241,8 +229,8 @@ def diagnose(
         table = JetPairs.open(source)
     else:
         features = joint_features({name: found.card for name, found in loaded.items()})
-        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=opened)
+        with opened(executor, workers, scheduler, worker_timeout) as execute:
+            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=execute)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
     _print_scores(found)

@@ -11,6 +11,7 @@
     ├── PairsError              a training table cannot be built, saved or opened
     ├── TrainingError           a training cannot start, or diverged
     ├── CalibratorFileError     a calibrator file is damaged, foreign or does not match its hash
+    ├── ExecutorError           workers cannot be started, reached or used
     └── IncompleteRunError      not every planned event was processed
 
 None of them derives from :class:`OSError`: coffea's ``skipbadfiles`` drops chunks whose error chain
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 __all__ = [
     "CalibratorFileError",
+    "ExecutorError",
     "FilesetError",
     "HepcalError",
     "IncompleteRunError",
@@ -67,6 +69,10 @@ class TrainingError(HepcalError, ValueError):
 
 class CalibratorFileError(HepcalError, ValueError):
     """A calibrator file is damaged, is not one of ours, or does not match its hash."""
+
+
+class ExecutorError(HepcalError, ValueError):
+    """Workers cannot be started or reached, there are none, or they cannot do the work."""
 
 
 class IncompleteRunError(HepcalError, RuntimeError):

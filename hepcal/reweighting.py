@@ -311,7 +311,7 @@ def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, floa
     """Factors on the file weights of simulated data sets.
 
     Args:
-        sums: Sum of the file weights of each data set.
+        sums: Sum of the file weights of each data set that stands for its cross section.
         cross_sections: Cross section [pb] of each data set, or None.
 
     Returns:
@@ -327,7 +327,7 @@ def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, floa
             f"data sets without a cross_section [pb] in their metadata: {', '.join(without)}; "
             "give one to all simulated data sets, or to none"
         )
-    if bad := [name for name, total in sums.items() if not total > 0]:
+    if bad := [name for name, total in sums.items() if not 0 < total < np.inf]:
         raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
     pooled = sum(sums.values())
     return {name: (cross_sections.get(name) or total / pooled) / total for name, total in sums.items()}

@@ -130,7 +130,7 @@ def test_a_fileset_that_was_checked_is_returned_as_it_is(folder: Path) -> None:
         ({"tt": 3}, ["'tt'", "no 'files'"]),
         ({"tt": {"files": "a.root"}}, ["'tt'", "[path, ...]", "str"]),
         ({"tt": {"files": [5]}}, ["'tt'", "5"]),
-        ({"tt": {"files": {"a.root": {"object_path": "Events"}}}}, ["'tt'", "'a.root'", "object_path"]),
+        ({"tt": {"files": {"a.root": {"tree": "Events"}}}}, ["'tt'", "'a.root'", "unknown key 'tree'", "object_path"]),
         ({"tt": {"files": []}}, ["'tt'", "no files"]),
         ({}, ["no data set"]),
         ({"tt": ["a.root", "a.root"]}, ["'tt'", "a.root twice"]),

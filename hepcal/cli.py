@@ -135,12 +135,17 @@ def train(
     - likelihood: the density of reco p_T at fixed truth, inverted; p_T only, or with conditions
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
+    from hepcal.calibrators.base import device_of
     from hepcal.config import TrainingConfig
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
     from hepcal.training import train as fit
 
+    # What a look at the settings can tell comes before hours of reading.
     settings = TrainingConfig.read(config, method.value if method else None)
+    chosen = settings.build()
+    device_of(device)
+    settings.require_inputs(chosen, jets)
     if source.is_dir():
         table = JetPairs.open(source)
         settings.require(table)
@@ -150,7 +155,6 @@ def train(
         with opened(executor, workers, scheduler, worker_timeout) as execute:
             table = JetPairs.from_fileset(checked, settings.features, executor=execute, **options)
     _print_pairs(table)
-    chosen = settings.build()
     calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
     calibrator.save(output)
     if checkpoint and chosen.resumes:

@@ -17,9 +17,8 @@ from hepcal.errors import FilesetError
 from hepcal.filesets import FILE_WEIGHTS, Fileset
 from hepcal.inspection import FileInfo
 from hepcal.progress import say
-from hepcal.reweighting import dataset_factors
 
-__all__ = ["Normalisation", "normalise", "require_comparable", "say_normalisation"]
+__all__ = ["Normalisation", "dataset_factors", "normalise", "require_comparable", "say_normalisation"]
 
 Origin = Literal["Runs/genEventSumw", "events read"]
 # Sums of the same weights agree to single precision, and a little less where most of them cancel.
@@ -156,6 +155,32 @@ def normalise(sums: Mapping[str, float], files: Sequence[FileInfo], fileset: Fil
         )
         for name, total in sums.items()
     }
+
+
+def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, float | None]) -> dict[str, float]:
+    """Factors on the file weights of simulated data sets.
+
+    Args:
+        sums: Sum of the file weights of each data set that stands for its cross section.
+        cross_sections: Cross section [pb] of each data set, or None.
+
+    Returns:
+        Factors that make the weights of a data set sum to its cross section where all give one; where none does, all
+        weights together sum to one, so that data sets count by their weights.
+
+    Raises:
+        FilesetError: Only some data sets give a cross section, or weights do not sum to a positive number.
+    """
+    without = [name for name in sums if cross_sections.get(name) is None]
+    if without and len(without) < len(sums):
+        raise FilesetError(
+            f"data sets without a cross_section [pb] in their metadata: {', '.join(without)}; "
+            "give one to all simulated data sets, or to none"
+        )
+    if bad := [name for name, total in sums.items() if not 0 < total < math.inf]:
+        raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
+    pooled = sum(sums.values())
+    return {name: (cross_sections.get(name) or total / pooled) / total for name, total in sums.items()}
 
 
 def _rounded(value: float) -> float:

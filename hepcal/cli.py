@@ -11,6 +11,7 @@ import typer
 
 from hepcal import __version__, outputs
 from hepcal.errors import HepcalError
+from hepcal.options import WAIT, Executor, Scheduler, Workers, WorkerTimeout, opened
 
 __all__ = ["app", "main"]
 
@@ -21,14 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class ExecutorChoice(StrEnum):
-    """How to run."""
-
-    iterative = "iterative"
-    futures = "futures"
-    dask = "dask"
 
 
 class MethodChoice(StrEnum):
@@ -53,11 +46,6 @@ Truth = Annotated[
     str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
-Executor = Annotated[
-    ExecutorChoice, typer.Option(help="Where events are read: this process, local processes, or dask workers.")
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
@@ -85,15 +73,15 @@ def pairs(
     config: Annotated[Path | None, typer.Option(help="YAML file of 'hepcal train', for its features.")] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
 ) -> None:
     """Read events into a training table: one row per matched jet."""
     from hepcal.config import TrainingConfig
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
     from hepcal.tables import prepare
@@ -101,8 +89,8 @@ def pairs(
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
     prepare(output)
     options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
-    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-        table = JetPairs.write(checked, output, features, executor=opened, **options)
+    with opened(executor, workers, scheduler, worker_timeout) as execute:
+        table = JetPairs.write(checked, output, features, executor=execute, **options)
     _print_pairs(table)
     typer.echo(f"Training table in {output}")
 
@@ -124,9 +112,10 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="File for the state of the training, which goes on from it if it exists.")
     ] = None,
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     allow_skipped: AllowSkipped = False,
 ) -> None:
     """Train a calibrator and save it as one file.
@@ -148,25 +137,28 @@ def train(
     - likelihood: the density of reco p_T at fixed truth, inverted; p_T only, or with conditions
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
+    from hepcal.calibrators.base import device_of
     from hepcal.config import TrainingConfig
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
     from hepcal.training import train as fit
 
+    # What a look at the settings can tell comes before hours of reading.
     settings = TrainingConfig.read(config, method.value if method else None)
     for place in filter(None, (output, checkpoint)):
         outputs.prepare_file(place)
+    chosen = settings.build()
+    device_of(device)
+    settings.require_inputs(chosen, jets)
     if source.is_dir():
         table = JetPairs.open(source)
         settings.require(table)
     else:
         checked = load_fileset(source)
         options: dict[str, Any] = {"jets": jets, "truth": truth, "allow_skipped": allow_skipped}
-        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(checked, settings.features, executor=opened, **options)
+        with opened(executor, workers, scheduler, worker_timeout) as execute:
+            table = JetPairs.from_fileset(checked, settings.features, executor=execute, **options)
     _print_pairs(table)
-    chosen = settings.build()
     calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
     calibrator.save(output)
     if checkpoint and chosen.resumes:
@@ -180,9 +172,10 @@ def run(
     fileset: FilesetArgument,
     calibrator: Annotated[Path, typer.Option(help="Calibrator file.")],
     output: Output = Path("results"),
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
     bsm_mass: Annotated[float, typer.Option(min=1, help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
@@ -191,7 +184,6 @@ def run(
 ) -> None:
     """Calibrate dijets and write histograms, summary and plots."""
     from hepcal.calibrators.base import Calibrator
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.reweighting import Resonance
     from hepcal.workflow import run_dijets, warn_if_trained_on
@@ -199,11 +191,11 @@ def run(
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
     resonance = Resonance(mass=bsm_mass, width=bsm_width)
     outputs.prepare_directory(output)
-    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
+    with opened(executor, workers, scheduler, worker_timeout) as execute:
         summary = run_dijets(
             checked,
             loaded,
-            opened,
+            execute,
             output,
             resonance=resonance,
             chunksize=chunksize,
@@ -224,16 +216,16 @@ def diagnose(
     output: Output = Path("diagnostics"),
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
 ) -> None:
     """Test the uncertainties of calibrators on other jets: coverage, pulls, scores, widths, with plots."""
     from hepcal import diagnostics
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.card import joint_features
     from hepcal.errors import CalibratorFileError
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
 
@@ -247,8 +239,8 @@ def diagnose(
         table = JetPairs.open(source)
     else:
         features = joint_features({name: found.card for name, found in loaded.items()})
-        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=opened)
+        with opened(executor, workers, scheduler, worker_timeout) as execute:
+            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=execute)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
     _print_scores(found)

@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import METHODS
 from hepcal.documents import parse_yaml
-from hepcal.errors import TrainingError
+from hepcal.errors import PairsError, TrainingError
 from hepcal.features import Features
 from hepcal.outputs import read_bytes
 from hepcal.pairs import JetPairs
+from hepcal.schemas import SCHEMAS
 
 __all__ = ["TrainingConfig"]
 
@@ -90,3 +91,18 @@ class TrainingConfig(BaseModel):
             return METHODS[self.method].model_validate(self.settings)
         except ValidationError as error:
             raise TrainingError(f"settings of {self.method!r}: {error}") from error
+
+    def require_inputs(self, method: Method, jets: str = "Jet") -> None:
+        """Refuse a method that needs other inputs than will be read: those chosen, or the defaults of any layout.
+
+        Raises:
+            TrainingError: It asks for one that they lack.
+        """
+        faults = []
+        for schema in SCHEMAS:
+            try:
+                method.keeps((self.features or Features()).resolved(schema, jets))
+            except PairsError as error:
+                faults.append(f"{error} ({schema})")
+        if len(faults) == len(SCHEMAS):
+            raise TrainingError(f"the method {method.name!r} cannot learn from these features: {'; '.join(faults)}")

@@ -12,6 +12,7 @@
     ├── TrainingError           a training cannot start, or diverged
     ├── CalibratorFileError     a calibrator file is damaged, foreign or does not match its hash
     ├── OutputError             a file or directory cannot be written, or is something else
+    ├── ExecutorError           workers cannot be started, reached or used
     └── IncompleteRunError      not every planned event was processed
 
 None of them derives from :class:`OSError`: coffea's ``skipbadfiles`` drops chunks whose error chain
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 __all__ = [
     "CalibratorFileError",
+    "ExecutorError",
     "FilesetError",
     "HepcalError",
     "IncompleteRunError",
@@ -73,6 +75,10 @@ class CalibratorFileError(HepcalError, ValueError):
 
 class OutputError(HepcalError):
     """A file or a directory cannot be written, or its place holds something that must not be replaced."""
+
+
+class ExecutorError(HepcalError, ValueError):
+    """Workers cannot be started or reached, there are none, or they cannot do the work."""
 
 
 class IncompleteRunError(HepcalError, RuntimeError):

@@ -201,9 +201,12 @@ class JetPairs:
         Raises:
             PairsError: The files have different schemas, or hold no matched jet, or the truth is not as above.
             ReadError: Files cannot be read, or have no particle-level jets (collision data).
+            FilesetError: Weights of several data sets cannot be compared, see
+                :func:`hepcal.normalisation.require_comparable`.
             MissingFieldError: A file lacks a branch that the features need.
         """
         from hepcal.executors import open_executor
+        from hepcal.normalisation import require_comparable, say_normalisation
         from hepcal.running import inspect, run
 
         checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr, keep_leptons=keep_leptons)
@@ -214,6 +217,7 @@ class JetPairs:
                 return cls.from_fileset(checked, features, executor=executor, **more)
         needed = {chosen.collection: ("pt", "eta", "phi")}
         inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
+        require_comparable(inspected[0], checked)
         schema, spec = inputs_of(inspected[0], features or Features(), jets)
         order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
@@ -226,8 +230,9 @@ class JetPairs:
             show=show,
             inspected=inspected,
         )
-        factors = weight_factors(done.output["sum_of_weights"], checked)
-        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen))
+        factors = weight_factors(done.output["sum_of_weights"], done.files, checked)
+        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen, factors))
+        say_normalisation(factors if show else {})
         table.check()
         return table
 

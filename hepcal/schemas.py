@@ -98,12 +98,14 @@ class Schema:
         tree: Name of the event tree.
         coffea: The coffea schema class.
         pt: Detector-level p_T by default: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field itself.
+        weight: The branch that :func:`event_weight` reads.
     """
 
     name: str
     tree: str
     coffea: type[Any]
     pt: PtKind
+    weight: str
 
     @property
     def family(self) -> str:
@@ -136,9 +138,9 @@ class Schema:
 
 
 SCHEMAS = {
-    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw"),
-    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw"),
-    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt"),
+    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw", "genWeight"),
+    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw", "genWeight"),
+    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt", "Event.Weight"),
 }
 # What tells PFNano from NanoAOD; a file that spells it otherwise, or has it for other jets only, is PFNano as well, and
 # hears which branches its jets lack.

@@ -11,6 +11,7 @@ from hepcal.calibrators.base import Calibrator
 from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
+from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say, step
@@ -53,6 +54,7 @@ def run_dijets(
     Raises:
         ReadError: Files cannot be used.
         SchemaError: Files of another layout than those of the training.
+        FilesetError: Weights of several data sets cannot be compared.
         IncompleteRunError: Not every planned event was processed.
         OutputError: The directory holds something else, or cannot be written.
     """
@@ -60,6 +62,7 @@ def run_dijets(
     fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, *MOMENTUM)))}
     inspected = running.inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
     _require_schema(calibrator, inspected[0])
+    require_comparable(inspected[0], fileset)
     resonance = resonance or Resonance()
     options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
     survey, done, skipped = _survey_and_fill(fileset, inspected, calibrator, executor, resonance, options)
@@ -100,11 +103,12 @@ def _survey_and_fill(
         surveyed = running.run(
             fileset, SurveyProcessor(), executor, title="Surveying", inspected=(files, ()), **options
         )
-        survey = Survey.from_output(surveyed.output, fileset)
+        survey = Survey.from_output(surveyed.output, fileset, surveyed.files)
         processor = DijetProcessor(calibrator, survey, resonance)
         done = running.run(fileset, processor, executor, title="Calibrating", inspected=(surveyed.files, ()), **options)
         skipped += surveyed.skipped + done.skipped
         if not done.skipped:
+            say_normalisation(survey.normalisation if options["show"] else {})
             return survey, done, skipped
         files = done.files
 
@@ -137,6 +141,7 @@ def _summary(
         },
         extra={
             "datasets": counts,
+            "normalisation": {name: each.model_dump() for name, each in survey.normalisation.items()},
             "resonance": resonance.model_dump(),
             "mass_density": None if density is None else {"sha256": density.sha256, **density.model_dump()},
             "trained_on": trained_on(calibrator, done.files),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["coordinates", "with_positive_weights"]
 
-# Extents of cells in ln truth and in ln response that are small, in resolutions: in them no density changes much. What is
-# learned is the response, and it changes slowly with the truth.
+# Extents of cells in ln truth and in ln response that are small, in resolutions: in them no density changes much. What
+# is learned is the response, and it changes slowly with the truth.
 RESOLUTIONS = (4.0, 0.5)
 # Where jets have no resolution: smallest extents in ln truth and ln response.
 LEAST_WIDTHS = (0.02, 1e-4)

@@ -16,9 +16,10 @@ import numpy as np
 
 from hepcal.errors import HepcalError
 
-__all__ = ["REPLICAS", "FlatJets", "attach"]
+__all__ = ["COVERED", "REPLICAS", "FlatJets", "attach"]
 
 REPLICAS = "pt_calib_replicas"
+COVERED = "pt_calib_covered"
 
 # Arrays by column name, each of shape (valid jets,).
 Evaluate = Callable[[], Mapping[str, np.ndarray]]
@@ -75,6 +76,17 @@ class FlatJets:
             index = np.repeat(np.arange(len(self.jets)), ak.to_numpy(ak.fill_none(self.counts, 0)))
         return index if self.missing is None else index[~self.missing]
 
+    def flattened(self, values: ak.Array) -> np.ndarray:
+        """Values in the layout of the jets, one per jet in :attr:`flat`, float64.
+
+        Raises:
+            JetLayoutError: The layout is another one.
+        """
+        found = ak.to_numpy(values if self.counts is None else ak.flatten(values, axis=1)).astype(np.float64)
+        if len(found) != len(self._with_missing):
+            raise JetLayoutError(f"expected one number per jet, {len(self._with_missing)}, found {len(found)}")
+        return found if self.missing is None else np.asarray(found[~self.missing])
+
     def column(self, dtype: np.dtype[Any], values: Callable[[], np.ndarray], inner: tuple[int, ...] = ()) -> ak.Array:
         """A virtual column in the shape of the jets, computed when it is first read; ``inner``: shape of one value."""
         n = len(self.flat)
@@ -93,6 +105,7 @@ def attach(
     shifts: Mapping[str, str],
     *,
     replicas: int = 0,
+    covered: bool = False,
     replace: bool = False,
 ) -> ak.Array:
     """Attach columns and shift-type systematics.
@@ -104,6 +117,7 @@ def attach(
         shifts: Systematics: name of the record to attach and the column with its one-sigma size, e.g.
             ``{"calib_pred": "pt_calib_sigma_pred"}``.
         replicas: Length of the values of a column ``pt_calib_replicas``, which ``evaluate`` computes, too; 0: none.
+        covered: Also attach a column ``pt_calib_covered``, which ``evaluate`` computes, too.
         replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``.
 
     Returns:
@@ -140,6 +154,8 @@ def attach(
     if replicas:
         column = flat.column(np.dtype(np.float32), partial(value, REPLICAS), (replicas,))
         out = ak.with_field(out, column, REPLICAS)
+    if covered:
+        out = ak.with_field(out, flat.column(np.dtype(bool), partial(value, COVERED)), COVERED)
     if replace:
         out = ak.with_field(ak.with_field(out, jets.pt, "pt_orig"), jets.mass, "mass_orig")
         out = with_momentum(out, *shifted(None, 0))

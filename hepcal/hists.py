@@ -28,6 +28,7 @@ from typing import Any
 import hist
 import numpy as np
 
+from hepcal.flavours import FLAVOURS, book_flavours
 from hepcal.same_event import book_pairs, fill_pairs
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Binning",
     "book",
     "compared",
+    "fill_flavours",
     "fill_matching",
     "fill_spectrum",
     "fill_terms",
@@ -235,6 +237,48 @@ def fill_truth(
                 chosen = {name: truth[name] for name in names}
                 place = {**label, "level": level}
                 fill_pairs(hists, f"{quantity}_{group}", chosen, terms, weight, np.asarray(event), place)
+
+
+def fill_flavours(
+    hists: dict[str, hist.Hist],
+    pt_truth: np.ndarray,
+    flavour: np.ndarray,
+    levels: Mapping[str, Mapping[str, np.ndarray]],
+    weights: Mapping[str, np.ndarray],
+    dataset: str,
+    event: np.ndarray,
+) -> None:
+    """Fill the closure of p_T by flavour; its histograms are booked when the first file knows flavours.
+
+    Args:
+        hists: From :func:`book`; gets :func:`hepcal.flavours.book_flavours`.
+        pt_truth: Shape (n,).
+        flavour: From :func:`hepcal.flavours.flavour_of`, shape (n,).
+        levels: As in :func:`fill_truth`.
+        weights: Weight of each jet by weighting, shape (n,) each.
+        dataset: Name of the data set.
+        event: Number of the event of each jet, rising, shape (n,).
+    """
+    if "pt_flavour_sums" not in hists:
+        dataset_axis, weighting_axis, level_axis, truth_axis, _, response = hists["pt_response"].axes
+        dataset_axis = hist.axis.StrCategory([], growth=True, name="dataset", label=dataset_axis.label)
+        common = (dataset_axis, weighting_axis, level_axis)
+        hists |= book_flavours(common, truth_axis, response, hists["pt_sums"].axes["term"])
+    truth = pt_truth.astype(np.float64)
+    for level, given in levels.items():
+        terms = compared(given, truth)
+        for weighting, weight in weights.items():
+            for number, name in enumerate(FLAVOURS):
+                chosen = flavour == number
+                if not chosen.any():
+                    continue
+                where = {"dataset": dataset, "weighting": weighting, "level": level, "flavour": name}
+                columns = {term: values[chosen] for term, values in terms.items()}
+                place = {"pt_truth": pt_truth[chosen]}
+                response = columns["response"]
+                hists["pt_flavour_response"].fill(**where, **place, response=response, weight=weight[chosen])
+                fill_terms(hists["pt_flavour_sums"], {**where, **place}, columns, weight[chosen])
+                fill_pairs(hists, "pt_flavour", place, columns, weight[chosen], event[chosen], where)
 
 
 def fill_terms(sums: hist.Hist, where: Mapping[str, Any], terms: Mapping[str, np.ndarray], weight: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
-from hepcal.processors.response import fill_jets
+from hepcal.processors.response import fields_for, fill_jets, truth_for
 from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
 
@@ -58,10 +58,10 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         dataset, booked = events.metadata["dataset"], hists.book(self.binning)
         if not is_simulation(events):
             return self._process_data(events, booked, dataset)
-        fields = self.calibrator.card.features.fields_of(events.Jet)
-        pair = LeadingPair.of(events, fields, keep_leptons=self.keep_leptons)
+        pair = LeadingPair.of(events, fields_for(self.calibrator, events), keep_leptons=self.keep_leptons)
         pair.require_masses()
-        jets = self.calibrator(pair.reco, event=events, replicas=bool(self.calibrator.replicas))
+        replicas, truth_pt = bool(self.calibrator.replicas), truth_for(self.calibrator, pair)
+        jets = self.calibrator(pair.reco, event=events, replicas=replicas, truth=truth_pt)
         weights, outside = self._weights(events, pair, dataset)
         fill_jets(booked, self.calibrator, pair, jets, weights, dataset)
         use = pair.complete
@@ -101,7 +101,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         """Dijet mass and its uncertainties before and after calibration, for events with two calibrated jets.
 
         sigma_stoch of two jets is independent. sigma_pred of the mass is its spread over the replicas, which carry the
-        correlation of the two jets; they come from the weight draws, also where sigma_pred of a jet does not.
+        correlation of the two jets; they come from the weight draws, also where sigma_pred of a jet does not. There is
+        no interval of the mass: only what lies within its sigma_tot is counted, not its coverage.
         """
         reco, calib = at_scale(jets, self.calibrator.reco(jets)), at_scale(jets, jets.pt_calib)
         mass = dijet_mass(calib)

@@ -18,7 +18,7 @@ from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
-from hepcal.columns import REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
+from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
 from hepcal.distributions import Distribution
 from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
 from hepcal.features import Features
@@ -28,12 +28,14 @@ from hepcal.networks.scaling import MOMENTUM, InputScaling, TargetScaling
 from hepcal.originals import detector_pt
 from hepcal.prediction import Prediction
 from hepcal.rows import StoredRows, check_rows, stored
+from hepcal.statistics import CENTRAL
 
-__all__ = ["Calibrator", "device_of", "transforms_of"]
+__all__ = ["Calibrator", "central", "device_of", "transforms_of"]
 
 Inference = Literal["draws", "moments"]
 
 # Shift-type systematics by the column with their size.
+JETS_AT_ONCE = 4096
 SHIFTS = {"pt_calib_sigma_pred": "calib_pred", "pt_calib_sigma_scale": "calib_cal"}
 
 
@@ -137,6 +139,48 @@ class Calibrator(ABC):
         """Predictive distributions of p_T of a slice of the jets; None if the method has none."""
         return None
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval of the truth: a Neyman belt, or between the quantiles of a density."""
+        none = np.empty((0, self.card.features.width), dtype=np.float32), np.empty(0, dtype=np.float32)
+        return self._belt(*none) is not None or self._components(*none) is not None
+
+    def covered(self, features: np.ndarray, reco: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Whether the truth lies in the central 68.27 % interval: that of a Neyman belt, or of the density (PIT).
+
+        Args:
+            features: As in :meth:`predict`.
+            reco: Detector-level p_T [GeV], shape (n,).
+            truth: True p_T [GeV], shape (n,).
+
+        Returns:
+            bool of shape (n,).
+
+        Raises:
+            HepcalError: The method has no interval.
+        """
+        if (belt := self._belt(features, reco)) is not None:
+            low, high = belt(0.6827)
+            return np.asarray((low <= truth) & (truth <= high))
+        if (components := self._components(features, reco)) is None:
+            raise HepcalError(f"the method {self.card.method!r} has no interval: nothing is covered")
+        found = np.empty(len(reco), dtype=bool)
+        for start in range(0, len(reco), JETS_AT_ONCE):
+            part = slice(start, min(start + JETS_AT_ONCE, len(reco)))
+            found[part] = central(components(part).cdf(truth[part, None])[:, 0])
+        return found
+
+    def _judged(
+        self,
+        inputs: torch.Tensor,  # noqa: ARG002
+        pt: np.ndarray,  # noqa: ARG002
+        truth: np.ndarray,  # noqa: ARG002
+        *,
+        replicas: bool,  # noqa: ARG002
+    ) -> dict[str, np.ndarray] | None:
+        """As :meth:`_evaluate`, with :data:`COVERED` for the truth (jets,) [GeV]; None if it comes separately."""
+        return None
+
     @abstractmethod
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV] of one block.
@@ -151,9 +195,13 @@ class Calibrator(ABC):
         """
 
     def _columns(
-        self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = ()
-    ) -> dict[str, np.ndarray]:
-        """The columns of :attr:`columns` for flat jets, float32 or bool; ``more`` and :data:`REPLICAS` if asked for."""
+        self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = (),
+        truth: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """The columns of :attr:`columns` for flat jets, float32 or bool; ``more`` and :data:`REPLICAS` if asked for.
+
+        With a truth (n,) [GeV] also :data:`COVERED`.
+        """
         names = (*self.columns, *more)
         columns = {name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in names}
         if replicas:
@@ -161,13 +209,25 @@ class Calibrator(ABC):
 
         def work(part: slice, block: torch.Tensor) -> None:
             inputs, pt = self.inputs(block), block[0].double().numpy()
-            found = self._evaluate(inputs, pt, replicas=replicas)
+            found = None
+            if truth is not None:
+                # As the jets, padded with the first one.
+                padding = np.full(len(pt) - (part.stop - part.start), truth[part.start])
+                found = self._judged(inputs, pt, np.concatenate([truth[part], padding]), replicas=replicas)
+                if found is not None:
+                    covered[part] = found[COVERED][: part.stop - part.start]
+                    done.append(part)
+            if found is None:
+                found = self._evaluate(inputs, pt, replicas=replicas)
             found.setdefault("pt_calib_in_range", self.inputs.inside(inputs).numpy())
             for name, column in columns.items():
                 column[part] = found[name][: part.stop - part.start]
 
+        covered, done = np.empty(len(reco), dtype=bool), list[slice]()
         self._map(work, features, reco)
         self._refuse_overflow(columns)
+        if truth is not None:
+            columns[COVERED] = covered if done else self.covered(features, reco, truth)
         return columns
 
     def _refuse_overflow(self, columns: Mapping[str, np.ndarray]) -> None:
@@ -214,6 +274,7 @@ class Calibrator(ABC):
         *,
         replace: bool = False,
         replicas: bool = False,
+        truth: ak.Array | None = None,
         prefix: str = "",
     ) -> ak.Array:
         """Attach the calibration to jets, lazily.
@@ -234,6 +295,8 @@ class Calibrator(ABC):
                 of an observable computed per replica is its statistical error, correlations between jets included.
             prefix: Put before the names of columns and records, so that several calibrators stand side by side:
                 ``"bnn_"`` gives ``bnn_pt_calib`` and ``bnn_calib_pred``.
+            truth: True p_T [GeV] of the jets, in their layout, of simulation: also attach ``pt_calib_covered``, whether
+                it lies in the central 68.27 % interval of its prediction. For methods with :attr:`has_interval`.
 
         Returns:
             The jets with the fields :attr:`columns` (GeV, float32; ``pt_calib_in_range`` bool) and one record per
@@ -260,14 +323,21 @@ class Calibrator(ABC):
 
         if replicas and not self.replicas:
             raise HepcalError(f"the method {self.card.method!r} is a single network: it has no replicas")
+        if truth is not None and not self.has_interval:
+            raise HepcalError(f"the method {self.card.method!r} has no interval that could cover a truth")
+        true_pt = None if truth is None else flat.flattened(truth)
 
         def evaluate() -> dict[str, np.ndarray]:
             index = None if event is None else flat.event_index
-            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas)
+            options: dict[str, Any] = {} if true_pt is None else {"truth": true_pt}
+            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas, **options)
 
         shifts = {shift: size for size, shift in SHIFTS.items() if shift in self.uncertainties}
         count = self.replicas if replicas else 0
-        return attach(flat, evaluate, self.columns, shifts, replicas=count, replace=replace, prefix=prefix)
+        covered = truth is not None
+        return attach(
+            flat, evaluate, self.columns, shifts, replicas=count, covered=covered, replace=replace, prefix=prefix
+        )
 
     def __repr__(self) -> str:
         card = self.card
@@ -351,6 +421,11 @@ class Calibrator(ABC):
             )
         check_rows(spec.check, features, reco)
         return features, reco
+
+
+def central(pit: np.ndarray) -> np.ndarray:
+    """Whether the truth lies in the central 68.27 % interval, from the predicted probability below it."""
+    return np.asarray((pit >= CENTRAL[0]) & (pit <= CENTRAL[2]))
 
 
 def device_of(name: str) -> torch.device:

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.base import Calibrator, central
 from hepcal.calibrators.method import NetworkMethod
-from hepcal.columns import REPLICAS
+from hepcal.columns import COVERED, REPLICAS
 from hepcal.distributions import Distribution
 from hepcal.errors import HepcalError
 from hepcal.networks.dense import DenseLayout
@@ -58,6 +58,17 @@ class NetworkCalibrator(Calibrator):
         mean, stoch, pred = (self._finite(part).cpu().numpy() * self.target.scale for part in self._propagation(inputs))
         found = self._with_total(mean + self.target.location, stoch, pred, pt)
         return {**(self._moments(self._finite(self._networks(inputs)), pt, replicas=True) if replicas else {}), **found}
+
+    def _judged(
+        self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool
+    ) -> dict[str, np.ndarray] | None:
+        """See :meth:`Calibrator._judged`: the networks that give the columns give the density, too."""
+        if self._propagation is not None:
+            return None
+        outputs = self._finite(self._networks(inputs))
+        y = (truth / pt - self.target.location) / self.target.scale
+        pit = self._head.distribution(outputs).cdf(y[:, None])[:, 0]
+        return self._moments(outputs, pt, replicas=replicas) | {COVERED: central(pit)}
 
     @staticmethod
     def _finite(outputs: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from hepcal.errors import TrainingError
-from hepcal.metrics import CENTRAL
 from hepcal.pairs import JetPairs
 from hepcal.reweighting import n_eff
 from hepcal.rows import chunks
 from hepcal.scores import weighted_quantiles
 from hepcal.signed_weights import Cells, shared, significant
+from hepcal.statistics import CENTRAL
 
 if TYPE_CHECKING:
     from hepcal.tagging.table import ClassJets

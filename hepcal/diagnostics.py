@@ -20,6 +20,8 @@ import numpy as np
 
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
+from hepcal.calibrators.flat import inputs_of
+from hepcal.differences import Difference, notable, warning
 from hepcal.errors import TrainingError
 from hepcal.pairs import JetPairs
 from hepcal.progress import Progress, say, step
@@ -42,6 +44,8 @@ class Diagnosis:
         abs_eta: In bins of |eta|; None if eta is not among the inputs.
         training: Figures and history of the training, from the card.
         history: Pairs of update and held-out loss.
+        differences: How the inputs and the response differ from those of the training, at fixed true p_T; None if
+            that cannot be said (calibrators of earlier versions, or too few jets).
     """
 
     scores: Scores
@@ -49,6 +53,7 @@ class Diagnosis:
     abs_eta: BinnedScores | None
     training: Mapping[str, float]
     history: tuple[tuple[int, float], ...]
+    differences: tuple[Difference, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; None for NaN."""
@@ -58,6 +63,7 @@ class Diagnosis:
             "abs_eta": None if self.abs_eta is None else self.abs_eta.as_dict(),
             "training": dict(self.training),
             "history": [list(point) for point in self.history],
+            "inputs": None if self.differences is None else [asdict(found) for found in self.differences],
         }
 
 
@@ -87,8 +93,7 @@ def diagnose(
         for name, calibrator in calibrators.items():
             _require_inputs(name, calibrator, pairs)
             _warn_if_trained_on(name, calibrator, pairs)
-            table = pairs.select(calibrator.card.features)
-            predictions[name] = calibrator.predict(table.features, table.reco)
+            predictions[name] = calibrator.predict(pairs)
         if pt_edges is None:
             pt_edges = _edges([prediction.mean for prediction in predictions.values()], weight)
         for name, prediction in predictions.items():
@@ -101,9 +106,23 @@ def diagnose(
                 abs_eta=in_eta,
                 training=calibrators[name].card.figures,
                 history=calibrators[name].card.history,
+                differences=_differences(name, calibrators[name], pairs),
             )
             bar.advance(1)
     return found
+
+
+def _differences(name: str, calibrator: Calibrator, pairs: JetPairs) -> tuple[Difference, ...] | None:
+    """How the table differs from the training, said where it is worth it."""
+    trained, spec = calibrator.input_histograms.get("truth"), calibrator.card.features
+    if trained is None:
+        return None
+    table = inputs_of(spec, pairs)
+    seen = trained.filled(spec, table, pairs.reco, pairs.truth, pairs.weight)
+    found = tuple(trained.differences(spec, seen))
+    if differing := notable(found):
+        say(warning(name, "this sample", differing))
+    return found or None
 
 
 def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:

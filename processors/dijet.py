@@ -7,6 +7,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
+from hepcal.processors import inputs
 from hepcal.processors.response import fill_jets
 from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
@@ -68,7 +69,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         ):
             hists.fill_spectrum(booked, "mjj", level, mass, chosen, dataset)
         counts = {"events": len(events), "selected": int(use.sum()), "outside_density": outside}
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        seen = inputs.of_simulation(self.calibrator, pair, events, weights["qcd"])
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
         """One set of histograms with all data sets on its axis, in alphabetical order."""
@@ -116,6 +118,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         jets = self.calibrator(
             jet_columns(events.Jet, self.calibrator.card.features.fields_of(events.Jet)), event=events
         )
+        seen = inputs.of_data(self.calibrator, jets, events)
         jets = jets[ak.num(jets) >= 2]
         for level, pt in (("reco", self.calibrator.reco(jets)), ("calib", jets.pt_calib)):
             scaled = at_scale(jets, pt)
@@ -124,7 +127,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             hists.fill_spectrum(booked, "mjj", level, dijet_mass(scaled), {"data": np.ones(len(jets))}, dataset)
             hists.fill_spectrum(booked, "pt", level, flat, {"data": np.ones(len(flat))}, dataset)
         counts = {"events": len(events), "selected": len(jets), "outside_density": 0}
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
 
 def at_scale(jets: ak.Array, pt: ak.Array) -> ak.Array:

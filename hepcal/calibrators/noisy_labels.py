@@ -18,7 +18,7 @@ from hepcal.calibrators.method import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Densit
 from hepcal.calibrators.network import NetworkCalibrator
 from hepcal.calibrators.summary import SUMMARIES
 from hepcal.columns import REPLICAS
-from hepcal.distributions import Distribution
+from hepcal.distributions import Distribution, Jets
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
 from hepcal.prediction import Prediction, combine_draws, in_quadrature, signed_root
@@ -147,9 +147,8 @@ class NoisyLabelsCalibrator(Calibrator):
         shared = {k: v for k, v in self.tensors.items() if k.startswith("input_")}
         return BASES[method](card, {**own, **shared}, str(self.device))
 
-    def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
-        """See :meth:`Calibrator.predict`; with the signed sigma_cal², its error, and the prediction of the baseline."""
-        features, reco = self._checked(features, reco)
+    def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
+        """As of any calibrator, with the signed sigma_cal², its error, and the prediction of the baseline."""
         more = (SQUARED, BASELINE_MEAN, *((SQUARED_ERROR, BASELINE_PRED) if self.replicas else ()))
         columns = self._columns(features, reco, more=more)
         inside, stoch = columns["pt_calib_in_range"], columns[SIGMA_STOCH]
@@ -167,10 +166,12 @@ class NoisyLabelsCalibrator(Calibrator):
                 sigma_pred=columns.get(BASELINE_PRED),
                 in_range=inside,
                 components=self.baseline._components(features, reco),
+                identity=identity,
             ),
+            identity=identity,
         )
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
         return self.smeared._components(features, reco)
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:

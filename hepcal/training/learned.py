@@ -9,12 +9,13 @@ import torch
 
 from hepcal.calibrators.card import Card, SourceCard
 from hepcal.calibrators.method import Method
+from hepcal.calibrators.seen import histogram_tensors
 from hepcal.checkpoints import Checkpoint
 from hepcal.features import Features
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.pairs import JetPairs
 
-__all__ = ["Learned", "Task", "card_of", "raw_inputs", "source_of", "unit_weights"]
+__all__ = ["Learned", "Task", "card_of", "raw_inputs", "seen_tensors", "source_of", "unit_weights"]
 
 INPUT_PARTS = ("mean", "scale", "low", "high")
 
@@ -80,6 +81,11 @@ class Learned:
 def unit_weights(pairs: JetPairs) -> np.ndarray:
     """Weights of mean one, float64 of shape (n,)."""
     return np.asarray(pairs.weight / np.mean(pairs.weight), dtype=np.float64)
+
+
+def seen_tensors(pairs: JetPairs) -> dict[str, torch.Tensor]:
+    """Distributions of the inputs of a whole table, as a calibrator saves them."""
+    return histogram_tensors(pairs.spec, pairs.features, pairs.reco, pairs.truth, pairs.weight)
 
 
 def raw_inputs(pairs: JetPairs, pt: np.ndarray | None = None) -> torch.Tensor:

@@ -23,7 +23,7 @@ from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
 from hepcal.training.inputs import raw_chunks
-from hepcal.training.learned import Learned, Task, card_of, source_of, unit_weights
+from hepcal.training.learned import Learned, Task, card_of, seen_tensors, source_of, unit_weights
 from hepcal.training.registry import LEARNERS
 
 __all__ = ["train"]
@@ -90,7 +90,7 @@ def train(
     with single_threaded():
         learned = LEARNERS[method.name](task)
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
-    tensors = {**learned.tensors, **task.input_tensors()}
+    tensors = {**learned.tensors, **task.input_tensors(), **seen_tensors(pairs)}
     finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(

@@ -122,7 +122,7 @@ def fileset_of() -> Callable[..., Fileset]:
     return build
 
 
-NETWORKS = {"hidden": (8,), "max_updates": 60, "patience": 60, "learning_rate": 1e-2, "batch": 50}
+NETWORKS = {"hidden": (8,), "max_updates": 30, "patience": 30, "learning_rate": 1e-2, "batch": 50}
 # Every method, trained in a moment.
 TINY: dict[str, Method] = {
     "bnn": hepcal.BNN(**NETWORKS, draws=4),
@@ -134,13 +134,13 @@ TINY: dict[str, Method] = {
     "mse": hepcal.MSE(**NETWORKS),
     "noisy_labels": hepcal.NoisyLabels(method=hepcal.BNN(**NETWORKS, draws=4), fraction=0.04),
     "inversion": hepcal.NumericalInversion(n=3),
-    "generalised_inversion": hepcal.GeneralisedInversion(hidden=(8,), max_updates=60),
-    "gaussian_ansatz": hepcal.GaussianAnsatz(hidden=(8,), epochs=1, iterations=2),
-    "likelihood": hepcal.Likelihood(hidden=(8,), max_updates=60, n=3),
-    "likelihood_of_eta": hepcal.Likelihood(hidden=(8,), max_updates=60, n=3, conditions=("eta",)),
-    "likelihood_mode": hepcal.Likelihood(hidden=(8,), max_updates=60, n=3, reading="mode"),
+    "generalised_inversion": hepcal.GeneralisedInversion(hidden=(8,), max_updates=30),
+    "gaussian_ansatz": hepcal.GaussianAnsatz(hidden=(4,), epochs=1, iterations=1),
+    "likelihood": hepcal.Likelihood(hidden=(8,), max_updates=30, n=3),
+    "likelihood_of_eta": hepcal.Likelihood(hidden=(8,), max_updates=30, n=3, conditions=("eta",)),
+    "likelihood_mode": hepcal.Likelihood(hidden=(8,), max_updates=30, n=3, reading="mode"),
     "summary_likelihood": hepcal.SummaryLikelihood(
-        hidden=(8,), max_updates=60, n=3, summary=hepcal.Ensemble(**NETWORKS, n=3)
+        hidden=(8,), max_updates=30, n=3, summary=hepcal.Ensemble(**NETWORKS, n=3)
     ),
     "transport": hepcal.OptimalTransport(),
 }

@@ -33,7 +33,7 @@ def learn(task: Task) -> Learned:
         "ansatz": fit.networks.flat.float().cpu(),
         "ansatz_mean": torch.from_numpy(fit.x_mean.astype(np.float32)),
         "ansatz_scale": torch.from_numpy(fit.x_scale.astype(np.float32)),
-        "truth_range": torch.tensor(fit.z_range, dtype=torch.float32),
+        "truth_range": torch.tensor(fit.z_range, dtype=torch.float32, device="cpu"),
     }
     return Learned(tensors, TargetScaling(fit.z_mean, fit.z_scale), fit.figures, tuple(fit.history), fit.converged)
 
@@ -139,7 +139,7 @@ def fit_ansatz(
     z, w = np.asarray(z, dtype=np.float64), np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
     generator = torch.Generator().manual_seed(seed)
     if judge is None:
-        order = torch.randperm(len(z), generator=generator).numpy()
+        order = torch.randperm(len(z), generator=generator, device="cpu").numpy()
         held, rest = np.split(order, [max(1, round(method.validation * len(z)))])
         judge, x, z, w = (x[held], z[held], w[held]), x[rest], z[rest], w[rest]
     x_mean, x_scale = _moments(x, w, "an input")

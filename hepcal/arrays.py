@@ -45,13 +45,23 @@ def numbers(name: str, values: Any, dtype: Any = np.float64) -> np.ndarray:
 
 def _as_array(values: Any) -> np.ndarray:
     """As numpy's, with the mask of what has one of another kind."""
-    if type(values).__module__.startswith("awkward."):
+    library = type(values).__module__.partition(".")[0]
+    if library == "awkward":
         import awkward as ak
 
         return np.asanyarray(ak.to_numpy(values, allow_missing=True))
+    if library == "pandas":
+        return np.ma.array(np.asarray(values), mask=_of_pandas(values))
     if isinstance(values, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in values):
         return np.asanyarray(np.ma.stack(values))
     return np.asanyarray(values)
+
+
+def _of_pandas(values: Any) -> np.ndarray:
+    """Which values are missing in columns of types that are not numpy's: numpy sees NaN, or a fill value."""
+    missing = np.asarray(values.isna())
+    columns = [values.dtype] if hasattr(values, "dtype") else list(values.dtypes)
+    return missing & [not isinstance(column, np.dtype) for column in columns]
 
 
 def _is_missing(value: Any) -> bool:

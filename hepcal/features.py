@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from hepcal.arrays import numbers
 from hepcal.constituents import Constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
 from hepcal.schemas import (
@@ -157,7 +158,7 @@ class Features(BaseModel):
                 lie around their jet.
         """
         self.require(jets, events)
-        reco = _column(detector_pt(jets, self.pt or "pt"))
+        reco = _column("detector-level pt", detector_pt(jets, self.pt or "pt"))
         table = np.zeros((len(reco), self.width), dtype=np.float32)
         for column, name in enumerate(self.names):
             if name in self.event_names:
@@ -165,12 +166,12 @@ class Features(BaseModel):
                 assert event_index is not None  # noqa: S101
                 table[:, column] = event_field(events, name)[event_index]
             else:
-                table[:, column] = _column(jets[name])
+                table[:, column] = _column(name, jets[name])
         if self.constituents is not None:
             candidates = jet_constituents(jets, events, event_index)
             # Delphes says only which constituents an event has. In PFNano, coffea deals them out, nConstituents to one
             # jet after the other, and does not look at the index of the jet that the file has for each.
-            axis = _column(jets.eta), _column(jets.phi)
+            axis = _column("eta", jets.eta), _column("phi", jets.phi)
             self.constituents.fill(table[:, len(self.inputs) :], candidates, axis)
         self.check(table, reco)
         return table, reco
@@ -233,8 +234,8 @@ class Features(BaseModel):
             self.constituents.check(table[:, len(self.inputs) :])
 
 
-def _column(values: Any) -> np.ndarray:
-    return np.ascontiguousarray(ak.to_numpy(values), dtype=np.float32)
+def _column(name: str, values: Any) -> np.ndarray:
+    return np.ascontiguousarray(numbers(name, values, np.float32))
 
 
 _NANO = Features(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from hepcal.arrays import numbers
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.card import Quantity
@@ -236,7 +237,7 @@ class CalibrationWidth:
         """
         if prediction.baseline is None:
             raise ValueError("sigma_cal needs a baseline: predict with a calibrator of hepcal.NoisyLabels")
-        weight = np.ones(len(prediction)) if weight is None else np.asarray(weight, dtype=np.float64)
+        weight = np.ones(len(prediction)) if weight is None else numbers("weight", weight)
         if not weight.sum() > 0:
             raise ValueError(f"the weights of {len(weight)} jets sum to {weight.sum():g}")
         squares = [

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from hepcal.arrays import numbers
 from hepcal.calibrators.ansatz import GaussianAnsatz
 from hepcal.errors import TrainingError
 from hepcal.networks.ansatz import AnsatzNetworks, DVRValue, dvr_value
@@ -135,8 +136,8 @@ def fit_ansatz(
         TrainingError: Negative weights leave no variance, the first input does not grow with the truth, or the loss is
             not finite at the start.
     """
-    method, x = method or GaussianAnsatz(), np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    z, w = np.asarray(z, dtype=np.float64), np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
+    method, x = method or GaussianAnsatz(), numbers("x", x).reshape(len(x), -1)
+    z, w = numbers("z", z), np.ones(len(z)) if weight is None else numbers("weight", weight)
     generator = torch.Generator().manual_seed(seed)
     if judge is None:
         order = torch.randperm(len(z), generator=generator, device="cpu").numpy()

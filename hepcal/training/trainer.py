@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hepcal.arrays import unmasked
 from hepcal.calibrators.base import Calibrator, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
-from hepcal.errors import TrainingError
+from hepcal.errors import MissingValueError, TrainingError
 from hepcal.metrics import CENTRAL
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling
@@ -170,7 +171,9 @@ def _numbers(name: str, values: np.ndarray | None) -> np.ndarray | None:
     if values is None:
         return None
     try:
-        found = np.asarray(values)
+        found = unmasked(name, values)
+    except MissingValueError:
+        raise
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{name} must be an array of numbers: {error}") from error
     if found.dtype.kind not in "iuf":

@@ -31,7 +31,8 @@ from hepcal.training import train
 __all__ = ["Diagnosis", "PriorPoint", "diagnose", "scan_prior", "write"]
 
 PT_BINS = 8
-ABS_ETA = (0.0, 0.8, 1.3, 2.5)
+# Up to the largest |eta| of the jets: barrel and endcap of the tracker, endcap without it, forward calorimeter.
+ABS_ETA = (0.0, 0.8, 1.3, 2.5, 3.0, 5.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Diagnosis:
     Attributes:
         scores: All jets.
         pt_calib: In bins of the calibrated p_T [GeV].
-        abs_eta: In bins of |eta|; None if eta is not among the inputs.
+        abs_eta: In bins of |eta| up to that of the outermost jet, at most 5.2; None if eta is not among the inputs.
         training: Figures and history of the training, from the card.
         history: Pairs of update and held-out loss.
         differences: How the inputs and the response differ from those of the training, at fixed true p_T; None if
@@ -87,6 +88,7 @@ def diagnose(
     """
     weight = np.asarray(pairs.weight, dtype=np.float64)
     inputs = [feature.name for feature in pairs.spec.inputs]
+    abs_eta = np.abs(pairs.features[:, inputs.index("eta")]) if "eta" in inputs else None
     found = {}
     with Progress("Scoring", len(calibrators), "calibrators", show=show) as bar:
         predictions = {}
@@ -98,8 +100,8 @@ def diagnose(
             pt_edges = _edges([prediction.mean for prediction in predictions.values()], weight)
         for name, prediction in predictions.items():
             jets, in_eta = jet_scores(prediction, pairs.truth), None
-            if "eta" in inputs:
-                in_eta = averaged_in_bins(jets, weight, np.abs(pairs.features[:, inputs.index("eta")]), ABS_ETA)
+            if abs_eta is not None:
+                in_eta = averaged_in_bins(jets, weight, abs_eta, _eta_edges(abs_eta))
             found[name] = Diagnosis(
                 scores=averaged(jets, weight),
                 pt_calib=averaged_in_bins(jets, weight, prediction.mean, pt_edges),
@@ -251,6 +253,13 @@ def _draw(directory: Path, diagnoses: Mapping[str, Diagnosis], points: Sequence[
     for figure in ("coverage_68", "pull_sd", "crps", "width_68"):
         figures[f"{figure}_pt_calib"] = partial(plot.scores_in_bins, in_pt, figure)
     return [path for name, draw in figures.items() for path in save(directory, name, partial(draw, label=label))]
+
+
+def _eta_edges(abs_eta: np.ndarray) -> tuple[float, ...]:
+    """Bins up to the outermost jet; says how many jets are beyond all of them."""
+    if beyond := int(np.sum(abs_eta >= ABS_ETA[-1])):
+        say(f"{beyond} of {len(abs_eta)} jets have |eta| of at least {ABS_ETA[-1]:g}: they are in no bin of it")
+    return ABS_ETA[: max(2, 1 + int(np.searchsorted(ABS_ETA, abs_eta.max(initial=0.0), side="right")))]
 
 
 def _edges(means: Sequence[np.ndarray], weight: np.ndarray) -> list[float]:

@@ -160,3 +160,8 @@ def test_missing_fields_of_jets_are_refused() -> None:
     jets = ak.Array({"pt": [100.0, 200.0], "eta": [0.5, None]})
     with pytest.raises(HepcalError, match="1 of 2 values of 'eta' are masked or missing"):
         Features(inputs=("eta",), pt="pt").table(jets)
+
+
+def test_data_with_none_are_refused(tiny_pairs: hepcal.JetPairs) -> None:
+    with pytest.raises(MissingValueError, match="1 of 2 values of 'data'"):
+        hepcal.train(tiny_pairs, hepcal.OptimalTransport(), data=[600.0, None], show=False)

@@ -73,6 +73,14 @@ class NoisyLabels(Method):
     fresh: bool = False
     common: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
+    def __init__(self, method: DensityMethod | dict[str, Any] | None = None, /, **settings: Any) -> None:
+        # The method reads best in front: NoisyLabels(BNN(), fraction=0.04).
+        if method is not None:
+            if "method" in settings:
+                raise TypeError("NoisyLabels got the method twice, in front and by its name")
+            settings["method"] = method
+        super().__init__(**settings)
+
     @field_validator("method", mode="before")
     @classmethod
     def _named(cls, method: Any) -> Any:

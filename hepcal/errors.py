@@ -8,6 +8,7 @@
     ├── SchemaError             no schema fits a file, or jets and schema disagree
     ├── MissingFieldError       a collection lacks a field (a branch) that is needed
     ├── NonFiniteFeatureError   NaN or infinity where a number is needed
+    ├── MissingValueError       a masked or missing value in an array
     ├── PairsError              a training table cannot be built, saved or opened
     ├── TrainingError           a training cannot start, or diverged
     ├── CalibratorFileError     a calibrator file is damaged, foreign or does not match its hash
@@ -28,6 +29,7 @@ __all__ = [
     "HepcalError",
     "IncompleteRunError",
     "MissingFieldError",
+    "MissingValueError",
     "NonFiniteFeatureError",
     "OutputError",
     "PairsError",
@@ -59,6 +61,10 @@ class MissingFieldError(HepcalError, LookupError):
 
 class NonFiniteFeatureError(HepcalError, ValueError):
     """A feature, p_T or weight is NaN or infinite."""
+
+
+class MissingValueError(HepcalError, ValueError):
+    """An array that was given has masked or missing values."""
 
 
 class PairsError(HepcalError, ValueError):

@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hepcal.arrays import numbers
 from hepcal.constituents import Constituents
 from hepcal.entries import entry, place
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, SchemaError
@@ -202,7 +203,7 @@ class Features(BaseModel):
                 lie around their jet.
         """
         self.require(jets, events)
-        reco = _column(detector_pt(jets, self.pt or "pt"))
+        reco = _column("detector-level pt", detector_pt(jets, self.pt or "pt"))
         table = np.zeros((len(reco), self.width), dtype=np.float32)
         for column, feature in enumerate(self.inputs):
             if feature.name in self.event_names:
@@ -215,7 +216,7 @@ class Features(BaseModel):
             candidates = jet_constituents(jets, events, event_index)
             # Delphes says only which constituents an event has. In PFNano, coffea deals them out, nConstituents to one
             # jet after the other, and does not look at the index of the jet that the file has for each.
-            axis = _column(jets.eta), _column(jets.phi)
+            axis = _column("eta", jets.eta), _column("phi", jets.phi)
             self.constituents.fill(table[:, len(self.inputs) :], candidates, axis)
 
         def where(jet: int) -> str:
@@ -296,8 +297,8 @@ class Features(BaseModel):
             self.constituents.check(table[:, len(self.inputs) :])
 
 
-def _column(values: Any) -> np.ndarray:
-    return np.ascontiguousarray(ak.to_numpy(values), dtype=np.float32)
+def _column(name: str, values: Any) -> np.ndarray:
+    return np.ascontiguousarray(numbers(name, values, np.float32))
 
 
 _NANO = Features(

@@ -96,7 +96,7 @@ def denormals_flushed() -> Iterator[None]:
     L2 lets weights that nothing needs fall exponentially, and the squares in Adam's memory with them; arithmetic with
     denormal numbers is up to a hundred times slower.
     """
-    before = float(torch.full((1,), 1e-40) * 1.0) == 0.0
+    before = float(torch.full((1,), 1e-40, dtype=torch.float32, device="cpu") * 1.0) == 0.0
     torch.set_flush_denormal(True)
     try:
         yield
@@ -116,7 +116,7 @@ class Loop:
         self.generator = generator
         self.optimiser = _Adam([p for p in objective.module.parameters() if p.requires_grad])
         self.best_state = {name: value.clone() for name, value in objective.module.state_dict().items()}
-        self.best = torch.full((objective.members,), math.inf, dtype=torch.float64)
+        self.best = torch.full((objective.members,), math.inf, dtype=torch.float64, device="cpu")
         self.check_every = max(1, method.patience // CHECKS_PER_PATIENCE)
         self.fit = Fit()
         self.update, self.since, self.plateaus, self.drops = 0, 0, 0, 0
@@ -248,7 +248,7 @@ class _Adam:
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         self.parameters: list[torch.Tensor] = list(parameters)
         self.mean, self.square = ([torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in range(2))
-        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+        self.steps = [torch.zeros((), device=p.device, dtype=torch.float32) for p in parameters]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -270,12 +270,12 @@ class _Batches:
 
     def __init__(self, rows: int, batch: int, generator: torch.Generator) -> None:
         self.rows, self.size, self.generator = rows, min(batch, rows), generator
-        self.order, self.position = torch.empty(0, dtype=torch.int64), 0
+        self.order, self.position = torch.empty(0, dtype=torch.int64, device="cpu"), 0
 
     def next(self) -> torch.Tensor:
         """Rows of the next batch, int64 of shape (size,)."""
         if self.position + self.size > len(self.order):
-            self.order, self.position = torch.randperm(self.rows, generator=self.generator), 0
+            self.order, self.position = torch.randperm(self.rows, generator=self.generator, device="cpu"), 0
         rows = self.order[self.position : self.position + self.size]
         self.position += self.size
         return rows

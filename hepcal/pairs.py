@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hepcal.arrays import numbers, unmasked
 from hepcal.constituents import Constituents
 from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
@@ -137,21 +138,22 @@ class JetPairs:
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
         """
-        reco = np.ascontiguousarray(reco, dtype=np.float32)
         n = len(reco)
-        if event is not None and not np.issubdtype(np.asarray(event).dtype, np.integer):
-            raise PairsError(
-                f"event ids must be integers, found {np.asarray(event).dtype}: rounding would merge events"
-            )
+        if event is not None and (event := unmasked("event", event)).dtype.kind not in "iu":
+            raise PairsError(f"event ids must be integers, found {event.dtype}: rounding would merge events")
+
+        def column(name: str, values: Any, dtype: Any = np.float32) -> np.ndarray:
+            return np.ascontiguousarray(numbers(name, values, dtype))
+
         table = cls(
-            features=np.ascontiguousarray(features, dtype=np.float32),
-            reco=reco,
-            truth=np.ascontiguousarray(truth, dtype=np.float32),
-            weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
-            event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
+            features=column("features", features),
+            reco=column("reco", reco),
+            truth=column("truth", truth),
+            weight=np.ones(n) if weight is None else column("weight", weight, np.float64),
+            event=np.arange(n, dtype=np.int64) if event is None else column("event", event, np.int64),
             spec=Features.model_validate({"inputs": tuple(names), "constituents": constituents, "pt": pt}),
             source={"schema": "arrays"},
-            truth_error=None if truth_error is None else np.ascontiguousarray(truth_error, dtype=np.float32),
+            truth_error=None if truth_error is None else column("truth_error", truth_error),
         )
         table.check()
         return table if threshold is None else table._with_threshold(threshold)
@@ -243,6 +245,10 @@ class JetPairs:
             PairsError: It is empty, shapes disagree, or a value is not finite or not positive; says where.
         """
         n = len(self.reco)
+        for name in self.columns:
+            if isinstance(getattr(self, name), np.ma.MaskedArray):
+                unmasked(name, getattr(self, name))
+                raise PairsError(f"{name} is a masked array: make the table with JetPairs.from_arrays")
         if n == 0:
             raise PairsError(f"no matched jets: nothing to train on (source: {dict(self.source)})")
         if self.features.shape != (n, self.spec.width):

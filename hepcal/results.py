@@ -11,7 +11,7 @@ import hist
 import numpy as np
 
 import hepcal
-from hepcal import metrics
+from hepcal import input_histograms, metrics
 from hepcal.result_files import load_hists, load_summary, whole, write_files
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
         *([("jets, truth", f"{card.source.collection}, {card.source.truth}")] if card.source.truth else []),
         ("held out", f"{card.source.validation_jets} jets"),
+        ("inputs kept", input_histograms.described(calibrator.input_histograms)),
         ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
         ("seed", str(card.source.seed)),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in card.figures.items()),

@@ -7,6 +7,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
+from hepcal.processors import inputs
 from hepcal.processors.response import fields_for, fill_jets, truth_for
 from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
@@ -80,7 +81,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             "outside_density": outside,
             "leptons": pair.leptons,
         }
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        seen = inputs.of_simulation(self.calibrator, pair, events, weights["qcd"])
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
         """One set of histograms with all data sets on its axis, in alphabetical order."""
@@ -129,6 +131,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         jets = self.calibrator(
             jet_columns(events.Jet, self.calibrator.card.features.fields_of(events.Jet)), event=events
         )
+        seen = inputs.of_data(self.calibrator, jets, events)
         jets = jets[ak.num(jets) >= 2]
         for name in MOMENTUM:
             require_usable(jets, events[ak.num(events.Jet) >= 2], "Jet", name)
@@ -139,7 +142,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             hists.fill_spectrum(booked, "mjj", level, dijet_mass(scaled), {"data": np.ones(len(jets))}, dataset)
             hists.fill_spectrum(booked, "pt", level, flat, {"data": np.ones(len(flat))}, dataset)
         counts = {"events": len(events), "selected": len(jets), "outside_density": 0, "leptons": 0}
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
 
 def at_scale(jets: ak.Array, pt: ak.Array) -> ak.Array:

@@ -16,18 +16,20 @@ import torch
 
 from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
+from hepcal.calibrators.flat import checked, flat_jets, transforms_of
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
+from hepcal.calibrators.seen import histograms_of
+from hepcal.chosen import OfJets
 from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
-from hepcal.distributions import Distribution
+from hepcal.distributions import Distribution, Jets
 from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
-from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
-from hepcal.networks.scaling import MOMENTUM, InputScaling, TargetScaling
+from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.originals import detector_pt
+from hepcal.pairs import JetPairs
 from hepcal.prediction import Prediction
-from hepcal.rows import StoredRows, check_rows, stored
 from hepcal.statistics import CENTRAL
 
 __all__ = ["Calibrator", "central", "device_of", "transforms_of"]
@@ -81,6 +83,7 @@ class Calibrator(ABC):
             *(self.tensors[f"input_{part}"] for part in ("mean", "scale", "low", "high")),
         )
         self.target = TargetScaling(card.target_location, card.target_scale)
+        self.input_histograms = histograms_of(card.features, self.tensors)
         self._prepare()
 
     def _require(self, name: str, shape: tuple[int, ...], *, positive: bool = False) -> torch.Tensor:
@@ -99,17 +102,26 @@ class Calibrator(ABC):
     def _prepare(self) -> None:  # noqa: B027 - optional
         """Derived tensors that are not saved."""
 
-    def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
+    def predict(
+        self, features: JetPairs | np.ndarray, reco: np.ndarray | None = None, *, event: np.ndarray | None = None
+    ) -> Prediction:
         """Calibrated p_T and uncertainties of flat jets; densities are computed for the jets that ask for them.
 
         Args:
-            features: Untransformed inputs in the order of ``card.features``, shape (n, d).
-            reco: Detector-level p_T [GeV], shape (n,).
+            features: A table of jets, of which the columns are picked by name; or untransformed inputs in the order
+                of ``card.features``, shape (n, d).
+            reco: With inputs: detector-level p_T [GeV], shape (n,).
+            event: With inputs: event ids, integers of shape (n,), by which ``prediction.sample`` tells jets apart.
 
         Raises:
-            ValueError: The shapes do not fit the calibrator.
+            ValueError: The shapes do not fit the calibrator, or a value is missing, NaN or infinite.
+            PairsError: The table lacks an input, or its p_T or constituents are of another kind.
         """
-        features, reco = self._checked(features, reco)
+        features, reco, identity = flat_jets(self.card.features, features, reco, event)
+        return self._predicted(features, reco, identity)
+
+    def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
+        """The prediction of checked inputs."""
         columns = self._columns(features, reco)
         return Prediction(
             mean=columns["pt_calib"],
@@ -119,13 +131,18 @@ class Calibrator(ABC):
             components=self._components(features, reco),
             belt=self._belt(features, reco),
             by_network=self._by_network(features, reco),
+            identity=identity,
         )
 
-    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], np.ndarray] | None:
-        """Predictions (draws, jets) of a slice of the jets by every network, where there is no density of the truth."""
+    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], np.ndarray] | None:
+        """Predictions (draws, jets) of some of the jets by every network, where there is no density of the truth."""
         if not self.replicas or self._components(features, reco) is not None:
             return None
-        return lambda part: self._columns(features[part], reco[part], replicas=True)[REPLICAS].T
+        return OfJets(self._replicas, features, reco)
+
+    def _replicas(self, features: np.ndarray, reco: np.ndarray) -> np.ndarray:
+        """Predictions (draws, jets) [GeV] by every network."""
+        return self._columns(features, reco, replicas=True)[REPLICAS].T
 
     def _belt(
         self,
@@ -135,8 +152,8 @@ class Calibrator(ABC):
         """Confidence intervals of the jets by probability; None if the method has none of its own."""
         return None
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:  # noqa: ARG002
-        """Predictive distributions of p_T of a slice of the jets; None if the method has none."""
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
+        """Predictive distributions of p_T of some of the jets; None if the method has none."""
         return None
 
     @property
@@ -411,16 +428,7 @@ class Calibrator(ABC):
 
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         refuse_dask_awkward(features, reco)
-        features = stored(features if isinstance(features, StoredRows) else np.asarray(features, dtype=np.float32))
-        reco = np.asarray(reco, dtype=np.float32)
-        spec = self.card.features
-        if reco.ndim != 1 or features.shape != (len(reco), spec.width):
-            raise ValueError(
-                f"expected features of shape (n, {spec.width}) for {spec.listed} and reco of shape (n,); "
-                f"found {features.shape} and {reco.shape}"
-            )
-        check_rows(spec.check, features, reco)
-        return features, reco
+        return checked(self.card.features, features, reco)
 
 
 def central(pit: np.ndarray) -> np.ndarray:
@@ -436,13 +444,7 @@ def device_of(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError) as error:
         raise HepcalError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
     return device
-
-
-def transforms_of(features: Features) -> tuple[str, ...]:
-    """Transforms of all network inputs: ln p_T first, components of constituents last."""
-    momenta = features.width - len(features.inputs)
-    return ("log", *(feature.transform for feature in features.inputs), *[MOMENTUM] * momenta)

@@ -82,11 +82,11 @@ def bootstrap(sample: TrainingSet, n: int, generator: torch.Generator) -> torch.
 def multiplicities(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
     """Poisson(1) multiplicity of every jet in n bootstrap samples, uint8 of shape (jets, n), equal within an event."""
     _, number = np.unique(event, return_inverse=True)
-    drawn = torch.empty((int(number.max()) + 1, n), dtype=torch.uint8)
+    drawn = torch.empty((int(number.max()) + 1, n), dtype=torch.uint8, device="cpu")
     # Some at a time: torch draws them as float32.
     for start in range(0, len(drawn), EVENTS_AT_ONCE):
         part = drawn[start : start + EVENTS_AT_ONCE]
-        part.copy_(torch.poisson(torch.ones(part.shape), generator=generator))
+        part.copy_(torch.poisson(torch.ones(part.shape, dtype=torch.float32, device="cpu"), generator=generator))
     return drawn.index_select(0, torch.from_numpy(number))
 
 
@@ -99,7 +99,7 @@ def parts(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor
     events = int(number.max()) + 1
     if events < n:
         raise TrainingError(f"{events} events cannot be cut into {n} parts")
-    part = (torch.randperm(events, generator=generator) % n).numpy()[number]
+    part = (torch.randperm(events, generator=generator, device="cpu") % n).numpy()[number]
     rows = [np.flatnonzero(part == member) for member in range(n)]
     size = min(len(found) for found in rows)
     return torch.from_numpy(np.stack([found[:size] for found in rows]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -153,4 +154,4 @@ class LikelihoodCalibrator(Calibrator):
         return ends[0], ends[1]
 
     def _belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
-        return lambda probability: self.interval(features, reco, probability)
+        return partial(self.interval, features, reco)

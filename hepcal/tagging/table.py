@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from hepcal.arrays import numbers
 from hepcal.constituents import Constituents
 from hepcal.errors import HepcalError, TrainingError
 from hepcal.features import Features
@@ -54,13 +55,13 @@ class ClassJets:
         if isinstance(jets, JetPairs):
             found = cls(jets.features, jets.weight, jets.event, jets.spec, tuple(jets.source.get("files", ())))
         else:
-            block = np.asarray(jets, dtype=np.float32)
+            block = numbers(name, jets, np.float32)
             if block.ndim != 2 or block.shape[1] % 4 or not block.shape[1]:
                 raise TrainingError(f"{name}: expected constituents of shape (n, 4 count), found {block.shape}")
             spec = Features(constituents=Constituents(count=block.shape[1] // 4), pt="pt")
             found = cls(block, np.ones(len(block)), np.arange(len(block)), spec)
         if weight is not None:
-            found = replace(found, weight=np.asarray(weight, dtype=np.float64))
+            found = replace(found, weight=numbers(f"weight of {name}", weight))
         found._check(name)
         return found
 

@@ -14,13 +14,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.special import expit
 
+from hepcal.arrays import numbers
 from hepcal.calibrators import files
 from hepcal.calibrators.base import device_of
 from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK, with_bias_column
-from hepcal.rows import check_rows, stored
+from hepcal.pairs import JetPairs
+from hepcal.rows import StoredRows, check_rows, stored
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.table import constituents_of
 
@@ -149,12 +151,12 @@ class Tagger:
         jets = f"{card.signal_jets} signal and {card.background_jets} background jets"
         return f"<Tagger: {card.method}, {kind}, {jets}, {card.features.constituents}{auc}>"
 
-    def predict(self, features: np.ndarray) -> TaggerPrediction:
+    def predict(self, features: JetPairs | np.ndarray) -> TaggerPrediction:
         """Scores of jets, with their statistical error; memory does not grow with the number of draws.
 
         Args:
-            features: Columns of a table with the inputs of ``card.features``, shape (n, d + 4 count), or the
-                constituents alone, shape (n, 4 count); in memory or memory-mapped.
+            features: A table of jets, or columns of one with the inputs of ``card.features``, shape (n, d + 4 count),
+                or the constituents alone, shape (n, 4 count); in memory or memory-mapped.
 
         Raises:
             ValueError: The shape does not fit.
@@ -186,12 +188,16 @@ class Tagger:
         self._map(block, keep)
         return found
 
-    def _constituents(self, features: np.ndarray) -> np.ndarray:
+    def _constituents(self, features: JetPairs | np.ndarray) -> np.ndarray:
         """Columns of all constituents, float32 of shape (n, 4 count), a view where possible."""
-        if features.ndim != 2 or features.dtype != np.float32:
-            features = np.asarray(features, dtype=np.float32)
         spec = self.card.features
         momenta = constituents_of(spec)
+        if isinstance(features, JetPairs):
+            if features.spec.constituents != momenta:
+                raise HepcalError(f"this tagger needs {momenta}, but the table holds {features.spec.listed}")
+            features = features.features[:, features.spec.width - momenta.width :]
+        if not isinstance(features, StoredRows):
+            features = numbers("features", features, np.float32)
         if features.ndim != 2 or features.shape[1] not in (spec.width, momenta.width):
             raise ValueError(
                 f"expected features of shape (n, {spec.width}) for {spec.listed}, or constituents of shape "

@@ -203,13 +203,13 @@ def _learn(
     """Start, minimise, and draw: tensors, figures and history."""
     generator = torch.Generator().manual_seed(seed)
     target, weight = table.labels(place)
-    typical = torch.randperm(len(table), generator=generator)[:TYPICAL_JETS]
+    typical = torch.randperm(len(table), generator=generator, device="cpu")[:TYPICAL_JETS]
     jets = table[typical]
     sample = TrainingSet(jets.shape[1], n_eff, target.cpu(), np.arange(len(table)))
     objective = method.objective(sample, generator)
     objective.module.standardise(jets, torch.from_numpy(table.weight)[typical])
     objective.module.to(place)
-    judge = judges[torch.arange(len(judges))].to(place), *judges.labels(place)
+    judge = judges[torch.arange(len(judges), device="cpu")].to(place), *judges.labels(place)
     fit = minimise(objective, method, (table, target, weight), judge, generator, show=show, checkpoint=saved)
     figures = {"held_out_loss": fit.best_losses[0], "converged": float(fit.converged), **objective.figures()}
     return dict(objective.tensors(generator)), figures, tuple(fit.history)

@@ -113,8 +113,8 @@ def learn(task: Task) -> Learned:
     tensors = residual | {
         "draws": inverse.networks.weights,
         "spread": spread.weights,
-        "spread_scale": torch.tensor([scale.location, scale.scale], dtype=torch.float32),
-        "truth_range": torch.tensor([low, high], dtype=torch.float32),
+        "spread_scale": torch.tensor([scale.location, scale.scale], dtype=torch.float32, device="cpu"),
+        "truth_range": torch.tensor([low, high], dtype=torch.float32, device="cpu"),
     }
     converged = fit.converged and inverse_fit.converged and spread_fit.converged
     return Learned(tensors, inverse.target, figures, tuple(fit.history), converged)
@@ -157,8 +157,10 @@ def _learn_inverse(
 
     count = int(np.clip(len(fitted), LEAST_POINTS, MOST_POINTS))
     seen, unseen = points(fitted, count), points(judges, count // 10)
-    target = TargetScaling.fit(seen[1], torch.ones(len(seen[1])))
-    table, judge = ((x, _standard(y, target), torch.ones(len(y))) for x, y in (seen, unseen))
+    target = TargetScaling.fit(seen[1], torch.ones(len(seen[1]), dtype=torch.float32, device="cpu"))
+    table, judge = (
+        (x, _standard(y, target), torch.ones(len(y), dtype=torch.float32, device="cpu")) for x, y in (seen, unseen)
+    )
     networks, fit = _network(task, "inverse", table, judge)
     return InvertedMean(networks, task.inputs, target), fit
 

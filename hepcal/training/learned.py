@@ -11,6 +11,7 @@ import torch
 
 from hepcal.calibrators.card import Card, SourceCard
 from hepcal.calibrators.method import Method
+from hepcal.calibrators.seen import histogram_tensors
 from hepcal.checkpoints import Checkpoint
 from hepcal.features import Features
 from hepcal.networks.scaling import InputScaling, TargetScaling
@@ -19,7 +20,16 @@ from hepcal.reweighting import n_eff
 from hepcal.signed_weights import Cells
 from hepcal.threshold import MARGIN
 
-__all__ = ["Learned", "Task", "card_of", "raw_inputs", "source_of", "truncated_below", "unit_weights"]
+__all__ = [
+    "Learned",
+    "Task",
+    "card_of",
+    "raw_inputs",
+    "seen_tensors",
+    "source_of",
+    "truncated_below",
+    "unit_weights",
+]
 
 INPUT_PARTS = ("mean", "scale", "low", "high")
 
@@ -99,6 +109,11 @@ class Learned:
 def unit_weights(pairs: JetPairs) -> np.ndarray:
     """Weights of mean one, float64 of shape (n,)."""
     return np.asarray(pairs.weight / np.mean(pairs.weight), dtype=np.float64)
+
+
+def seen_tensors(pairs: JetPairs) -> dict[str, torch.Tensor]:
+    """Distributions of the inputs of a whole table, as a calibrator saves them."""
+    return histogram_tensors(pairs.spec, pairs.features, pairs.reco, pairs.truth, pairs.weight)
 
 
 def raw_inputs(pairs: JetPairs, pt: np.ndarray | None = None) -> torch.Tensor:

@@ -42,7 +42,9 @@ def learn(task: Task) -> Learned:
     )
     tensors = found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
     response = np.log(second.reco.astype(np.float64) / second.truth)
-    tensors["reco_response"] = torch.tensor(weighted_quantiles(response, second.weight, (0.5,)), dtype=torch.float32)
+    tensors["reco_response"] = torch.tensor(
+        weighted_quantiles(response, second.weight, (0.5,)), dtype=torch.float32, device="cpu"
+    )
     figures = found.figures | {f"{PART}_{name}": value for name, value in learned.figures.items()}
     converged = found.converged and learned.converged
     return replace(found, tensors=tensors, figures=figures, converged=converged, parts={PART: card})

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hepcal.arrays import unmasked
 from hepcal.calibrators.base import Calibrator, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
-from hepcal.errors import TrainingError
+from hepcal.errors import MissingValueError, TrainingError
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
@@ -23,7 +24,15 @@ from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
 from hepcal.statistics import CENTRAL
 from hepcal.training.inputs import raw_chunks
-from hepcal.training.learned import Learned, Task, card_of, source_of, truncated_below, unit_weights
+from hepcal.training.learned import (
+    Learned,
+    Task,
+    card_of,
+    seen_tensors,
+    source_of,
+    truncated_below,
+    unit_weights,
+)
 from hepcal.training.positive import coordinates, with_positive_weights
 from hepcal.training.registry import LEARNERS
 from hepcal.training.sanity import require_sane
@@ -94,7 +103,7 @@ def train(
     with single_threaded():
         learned = LEARNERS[method.name](task)
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
-    tensors = {**learned.tensors, **task.input_tensors()}
+    tensors = {**learned.tensors, **task.input_tensors(), **seen_tensors(pairs)}
     calibrator = CALIBRATORS[method.name](card, tensors)
     require_sane(calibrator, task.judges, task.fitted)
     finished = _with_figures(calibrator, held_out, learned).to(device)
@@ -181,7 +190,9 @@ def _numbers(name: str, values: np.ndarray | None) -> np.ndarray | None:
     if values is None:
         return None
     try:
-        found = np.asarray(values)
+        found = unmasked(name, values)
+    except MissingValueError:
+        raise
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{name} must be an array of numbers: {error}") from error
     if found.dtype.kind not in "iuf":

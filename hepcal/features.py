@@ -68,8 +68,8 @@ class Feature(BaseModel):
     def column(self, jets: ak.Array) -> np.ndarray:
         """Its values for a flat list of jets, float32."""
         if self.of == "raw":
-            return _column(raw(jets, self.name))
-        return _column(original(jets, self.name) if self.name in SCALED else jets[self.name])
+            return _column(self.label, raw(jets, self.name))
+        return _column(self.label, original(jets, self.name) if self.name in SCALED else jets[self.name])
 
 
 class Features(BaseModel):

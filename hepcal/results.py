@@ -157,6 +157,8 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     events = summary["events"]
     simulated = f"{events['selected']} of {events['simulated']} simulated ones have two matched jets"
     out = [f"{events['read']} events read; {simulated}."]
+    if leptons := events.get("leptons"):
+        out.append(f"{leptons} leading particle-level jets are prompt leptons and were left out.")
     out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
     out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
     bsm = summary["samples"].get("bsm", {}).get("mjj", {}).get("calib")
@@ -277,9 +279,27 @@ def describe_pairs(table: Any) -> list[tuple[str, str]]:
         unmatched = source["unmatched"]
         what = "truth particles" if "[" in source.get("truth", "") else "leading truth jets"
         rows.append(("unmatched", f"{unmatched} of {truth_jets} {what} ({100 * unmatched / truth_jets:.2f} %)"))
+    if "leptons" in source:
+        rows.append(("leptons", _leptons(source)))
+    if limit := source.get("truncated_below"):
+        at = f"{source['reco_threshold']:.1f} GeV in the files"
+        rows.append(
+            ("threshold", f"{at}; it truncates the response below {limit:.1f} GeV, where jets are out of range")
+        )
+    if lost := source.get("without_constituents"):
+        rows.append(("no constituents", f"{lost} matched jets of which the files have none, left out"))
     if truncated := source.get("truncated_jets"):
         rows.append(("truncated", f"{truncated} jets, to their {table.spec.constituents}"))
     return rows
+
+
+def _leptons(source: Mapping[str, Any]) -> str:
+    """What was done with particle-level jets that are prompt leptons."""
+    if source["keep_leptons"]:
+        return "truth jets that are prompt leptons are kept"
+    if not source["leptons_by"]:
+        return "the files do not tell which truth jets are prompt leptons"
+    return f"{source['leptons']} leading truth jets are prompt leptons, left out (by {', '.join(source['leptons_by'])})"
 
 
 def rows_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:

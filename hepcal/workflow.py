@@ -103,12 +103,13 @@ def _survey_and_fill(
     Otherwise its weights would normalise events that are not there.
     """
     files, skipped = inspected
+    # The truth of a closure is that of the training.
+    keep = calibrator.card.source.keep_leptons
+    surveyor = SurveyProcessor(keep_leptons=keep)
     while True:
-        surveyed = running.run(
-            fileset, SurveyProcessor(), executor, title="Surveying", inspected=(files, ()), **options
-        )
+        surveyed = running.run(fileset, surveyor, executor, title="Surveying", inspected=(files, ()), **options)
         survey = Survey.from_output(surveyed.output, fileset, surveyed.files)
-        processor = DijetProcessor(calibrator, survey, resonance)
+        processor = DijetProcessor(calibrator, survey, resonance, keep_leptons=keep)
         done = running.run(fileset, processor, executor, title="Calibrating", inspected=(surveyed.files, ()), **options)
         skipped += surveyed.skipped + done.skipped
         if not done.skipped:
@@ -134,6 +135,7 @@ def _summary(
             "selected": sum(c["selected"] for c in simulated),
             "simulated": sum(c["events"] for c in simulated),
             "outside_density": sum(c["outside_density"] for c in simulated),
+            "leptons": sum(c["leptons"] for c in simulated),
             "without_truth": sorted(name for name, has_truth in survey.simulation.items() if not has_truth),
         },
         calibrator={

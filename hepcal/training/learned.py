@@ -154,6 +154,7 @@ def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, 
         data_sha256=data_sha256,
         collection=str(pairs.source.get("jets", "")),
         truth=str(pairs.source.get("truth", "")),
+        keep_leptons=bool(pairs.source.get("keep_leptons", False)),
     )
 
 

@@ -206,7 +206,8 @@ class Calibrator(ABC):
         Before or after a jet energy correction, the same jet gets the same numbers: raw p_T is read from ``pt_raw`` or
         ``pt_orig`` where a correction left them, else from ``pt (1 - rawFactor)``, and what cannot be known is refused
         (:mod:`hepcal.originals`). After ``replace=True``, and in every shifted collection, ``pt_raw`` is there for
-        coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T.
+        coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T. Variations
+        that a correction attached before, such as ``JES_Total``, stay as they are: calibrate them one by one.
 
         Args:
             jets: Detector-level jets, ``events * var * Jet`` or ``events * Jet``; missing ones are allowed.

@@ -18,9 +18,10 @@ import numpy as np
 from hepcal.errors import HepcalError, SchemaError
 from hepcal.originals import FACTOR, raw, raw_fields
 
-__all__ = ["REPLICAS", "FlatJets", "attach", "refuse_dask_awkward", "type_of_attached"]
+__all__ = ["COVERED", "REPLICAS", "FlatJets", "attach", "refuse_dask_awkward", "type_of_attached"]
 
 REPLICAS = "pt_calib_replicas"
+COVERED = "pt_calib_covered"
 
 # Arrays by column name, each of shape (valid jets,).
 Evaluate = Callable[[], Mapping[str, np.ndarray]]
@@ -95,6 +96,17 @@ class FlatJets:
             index = np.repeat(np.arange(len(self.jets)), ak.to_numpy(ak.fill_none(self.counts, 0)))
         return index if self.missing is None else index[~self.missing]
 
+    def flattened(self, values: ak.Array) -> np.ndarray:
+        """Values in the layout of the jets, one per jet in :attr:`flat`, float64.
+
+        Raises:
+            JetLayoutError: The layout is another one.
+        """
+        found = ak.to_numpy(values if self.counts is None else ak.flatten(values, axis=1)).astype(np.float64)
+        if len(found) != len(self._with_missing):
+            raise JetLayoutError(f"expected one number per jet, {len(self._with_missing)}, found {len(found)}")
+        return found if self.missing is None else np.asarray(found[~self.missing])
+
     def column(self, dtype: np.dtype[Any], values: Callable[[], np.ndarray], inner: tuple[int, ...] = ()) -> ak.Array:
         """A virtual column in the shape of the jets, computed when it is first read; ``inner``: shape of one value."""
         n = len(self.flat)
@@ -118,7 +130,7 @@ class _Attached:
         return self.evaluate()
 
     def column(self, name: str, inner: tuple[int, ...] = ()) -> ak.Array:
-        dtype = np.dtype(bool if name.endswith("in_range") else np.float32)
+        dtype = np.dtype(bool if name.endswith(("in_range", "covered")) else np.float32)
         return self.flat.column(dtype, lambda: self._values[name], inner)
 
     def _pt(self, size: str | None, sign: int) -> np.ndarray:
@@ -177,6 +189,7 @@ def attach(
     shifts: Mapping[str, str],
     *,
     replicas: int = 0,
+    covered: bool = False,
     replace: bool = False,
     prefix: str = "",
 ) -> ak.Array:
@@ -189,6 +202,7 @@ def attach(
         shifts: Systematics: name of the record to attach and the column with its one-sigma size, e.g.
             ``{"calib_pred": "pt_calib_sigma_pred"}``.
         replicas: Length of the values of a column ``pt_calib_replicas``, which ``evaluate`` computes, too; 0: none.
+        covered: Also attach a column ``pt_calib_covered``, which ``evaluate`` computes, too.
         replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, update ``rawFactor`` where there is one, so that
             ``pt (1 - rawFactor)`` stays the raw p_T, and keep ``pt_orig``, ``mass_orig``, ``rawFactor_orig`` of the
             file and the invariants ``pt_raw``, ``mass_raw``.
@@ -211,6 +225,8 @@ def attach(
         out = _with_fields(changed, attached.momentum())
     if replicas:
         out = ak.with_field(out, attached.column(REPLICAS, (replicas,)), prefix + REPLICAS)
+    if covered:
+        out = ak.with_field(out, attached.column(COVERED), prefix + COVERED)
     for name, size in shifts.items():
         sides = {
             side: _with_fields(changed, attached.momentum(size, sign)) for side, sign in (("up", +1), ("down", -1))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hepcal.arrays import numbers
 from hepcal.constituents import Constituents
+from hepcal.entries import entry, place
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, SchemaError
+from hepcal.event_level import event_input
 from hepcal.originals import FACTOR, PtKind, detector_pt, is_changed, original, original_field, raw, raw_fields
-from hepcal.schemas import PFNANO_INDEX, event_field, jet_constituents, require_constituents
+from hepcal.schemas import PFNANO_INDEX, jet_constituents, require_constituents
 
 __all__ = ["DEFAULT_FEATURES", "FATJET_FEATURES", "Constituents", "Feature", "Features"]
 
@@ -65,8 +68,8 @@ class Feature(BaseModel):
     def column(self, jets: ak.Array) -> np.ndarray:
         """Its values for a flat list of jets, float32."""
         if self.of == "raw":
-            return _column(raw(jets, self.name))
-        return _column(original(jets, self.name) if self.name in SCALED else jets[self.name])
+            return _column(self.label, raw(jets, self.name))
+        return _column(self.label, original(jets, self.name) if self.name in SCALED else jets[self.name])
 
 
 class Features(BaseModel):
@@ -200,22 +203,28 @@ class Features(BaseModel):
                 lie around their jet.
         """
         self.require(jets, events)
-        reco = _column(detector_pt(jets, self.pt or "pt"))
+        reco = _column("detector-level pt", detector_pt(jets, self.pt or "pt"))
         table = np.zeros((len(reco), self.width), dtype=np.float32)
         for column, feature in enumerate(self.inputs):
             if feature.name in self.event_names:
                 assert events is not None  # noqa: S101 - required above
                 assert event_index is not None  # noqa: S101
-                table[:, column] = event_field(events, feature.name)[event_index]
+                table[:, column] = event_input(events, feature.name, event_index, jets)
             else:
                 table[:, column] = feature.column(jets)
         if self.constituents is not None:
             candidates = jet_constituents(jets, events, event_index)
             # Delphes says only which constituents an event has. In PFNano, coffea deals them out, nConstituents to one
             # jet after the other, and does not look at the index of the jet that the file has for each.
-            axis = _column(jets.eta), _column(jets.phi)
+            axis = _column("eta", jets.eta), _column("phi", jets.phi)
             self.constituents.fill(table[:, len(self.inputs) :], candidates, axis)
-        self.check(table, reco)
+
+        def where(jet: int) -> str:
+            if events is None or event_index is None:
+                return ""
+            return f" ({place(events)}, {entry(events, int(event_index[jet]))})"
+
+        self.check(table, reco, where)
         return table, reco
 
     def truncated(self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None) -> int:
@@ -259,12 +268,13 @@ class Features(BaseModel):
                     f"before changing {name}, as jets['{name}_orig'] = jets.{name}, or calibrate the jets of the file"
                 )
 
-    def check(self, table: np.ndarray, reco: np.ndarray) -> None:
+    def check(self, table: np.ndarray, reco: np.ndarray, where: Callable[[int], str] = lambda _: "") -> None:
         """Refuse values that no network can use.
 
         Args:
             table: Features, shape (n, d).
             reco: Detector-level p_T [GeV], shape (n,).
+            where: Says where in the files a jet is.
 
         Raises:
             NonFiniteFeatureError: A value is NaN, infinite or outside the domain of its transform; names the
@@ -277,17 +287,18 @@ class Features(BaseModel):
             above = domains.get(transform, -np.inf)
             bad = ~(np.isfinite(values) & (values > above))
             if bad.any():
+                first = int(np.argmax(bad))
                 limit = f" or not above {above:g} (transform {transform!r})" if transform in domains else ""
                 raise NonFiniteFeatureError(
                     f"{bad.sum()} of {len(values)} jets have a {name!r} that is NaN, infinite{limit}, "
-                    f"first at jet {int(np.argmax(bad))}; select jets without them, or repair them, before calibrating"
+                    f"first at jet {first}{where(first)}; select jets without them, or repair them, before calibrating"
                 )
         if self.constituents is not None:
             self.constituents.check(table[:, len(self.inputs) :])
 
 
-def _column(values: Any) -> np.ndarray:
-    return np.ascontiguousarray(ak.to_numpy(values), dtype=np.float32)
+def _column(name: str, values: Any) -> np.ndarray:
+    return np.ascontiguousarray(numbers(name, values, np.float32))
 
 
 _NANO = Features(

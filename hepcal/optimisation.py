@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ __all__ = ["Fit", "Loop", "minimise"]
 
 CHECKS_PER_PATIENCE = 8
 LEARNING_RATE_DROP = 10**-0.5
+# A density whose width has a floor of 1e-3 has no smaller loss, in nats per jet: what is below is no loss at all.
+LEAST_LOSS = -50.0
 # Plateaus after which a training ends, by schedule; a cosine ends with its last update.
 PLATEAUS = {"plateau": 3, "constant": 1, "cosine": math.inf}
 
@@ -62,12 +65,18 @@ def minimise(
         checkpoint: Where to continue from, and to write to at every look at the held-out jets.
 
     Raises:
-        TrainingError: The held-out loss is not finite, or the checkpoint is of another training.
+        TrainingError: A weight is negative, the held-out loss is not finite or smaller than that of any density, or
+            the checkpoint is of another training.
     """
     loop = Loop(objective, method, table, judge, generator)
     saved = checkpoint.load() if checkpoint else None
-    if saved:
-        loop.restore(*saved)
+    if checkpoint and saved:
+        try:
+            loop.restore(*saved)
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise TrainingError(
+                f"{checkpoint.path} does not fit this training: {error}; delete it to begin anew"
+            ) from error
     title = f"Training {method.name}"
     with denormals_flushed(), Progress(title, method.max_updates, "updates", show=show) as bar:
         bar.advance(loop.update)
@@ -87,7 +96,7 @@ def denormals_flushed() -> Iterator[None]:
     L2 lets weights that nothing needs fall exponentially, and the squares in Adam's memory with them; arithmetic with
     denormal numbers is up to a hundred times slower.
     """
-    before = float(torch.full((1,), 1e-40) * 1.0) == 0.0
+    before = float(torch.full((1,), 1e-40, dtype=torch.float32, device="cpu") * 1.0) == 0.0
     torch.set_flush_denormal(True)
     try:
         yield
@@ -102,11 +111,12 @@ class Loop:
         self, objective: Objective, method: NetworkMethod, table: Table, judge: Batch, generator: torch.Generator
     ) -> None:
         self.objective, self.method, self.table, self.judge = objective, method, table, judge
+        _require_positive(table[2], judge[2])
         self.batches = _Batches(objective.rows or len(table[1]), method.batch, generator)
         self.generator = generator
         self.optimiser = _Adam([p for p in objective.module.parameters() if p.requires_grad])
         self.best_state = {name: value.clone() for name, value in objective.module.state_dict().items()}
-        self.best = torch.full((objective.members,), math.inf, dtype=torch.float64)
+        self.best = torch.full((objective.members,), math.inf, dtype=torch.float64, device="cpu")
         self.check_every = max(1, method.patience // CHECKS_PER_PATIENCE)
         self.fit = Fit()
         self.update, self.since, self.plateaus, self.drops = 0, 0, 0, 0
@@ -134,7 +144,7 @@ class Loop:
     def look(self) -> str:
         """Judge the present state; returns a line for the progress bar."""
         losses = self.objective.held_out_loss(*self.judge).cpu()
-        if not torch.isfinite(losses).all():
+        if not (torch.isfinite(losses) & (losses > LEAST_LOSS)).all():
             raise TrainingError(
                 f"the held-out loss became {losses.tolist()} after {self.update} updates: "
                 f"lower the learning rate (now {self.method.learning_rate:g}) or look for absurd targets"
@@ -199,17 +209,33 @@ class Loop:
             group, _, rest = name.partition(".")
             if group in parts and rest:
                 parts[group][rest] = value
+        # Twice: the best state has to fit as well.
+        self.objective.module.load_state_dict(parts["best"])
         self.objective.module.load_state_dict(parts["module"])
         device = self.table[1].device
         self.best_state = {name: value.to(device) for name, value in parts["best"].items()}
         for name, value in self.optimiser.state().items():
             value.copy_(parts["adam"][name])
         self.generator.set_state(tensors["generator"])
-        self.batches.order, self.batches.position = tensors["order"], numbers["position"]
+        self.batches.order, self.batches.position = tensors["order"], index(numbers["position"])
         self.best = tensors["best_losses"]
         for name in ("update", "since", "plateaus", "drops"):
-            setattr(self, name, numbers[name])
+            setattr(self, name, index(numbers[name]))
         self.fit.history = [(int(update), float(loss)) for update, loss in numbers["history"]]
+
+
+def _require_positive(*weights: torch.Tensor) -> None:
+    """Refuse negative weights, with which a loss has no lower bound: who trains makes them positive before.
+
+    Raises:
+        TrainingError: There are some.
+    """
+    for w in weights:
+        if bool((w < 0).any()):
+            raise TrainingError(
+                f"{int((w < 0).sum())} of {w.numel()} weights are negative, with which the loss has no lower bound: "
+                "train on positive weights of the same expectation (hepcal.train makes them)"
+            )
 
 
 class _Adam:
@@ -222,7 +248,7 @@ class _Adam:
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         self.parameters: list[torch.Tensor] = list(parameters)
         self.mean, self.square = ([torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in range(2))
-        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+        self.steps = [torch.zeros((), device=p.device, dtype=torch.float32) for p in parameters]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -244,12 +270,12 @@ class _Batches:
 
     def __init__(self, rows: int, batch: int, generator: torch.Generator) -> None:
         self.rows, self.size, self.generator = rows, min(batch, rows), generator
-        self.order, self.position = torch.empty(0, dtype=torch.int64), 0
+        self.order, self.position = torch.empty(0, dtype=torch.int64, device="cpu"), 0
 
     def next(self) -> torch.Tensor:
         """Rows of the next batch, int64 of shape (size,)."""
         if self.position + self.size > len(self.order):
-            self.order, self.position = torch.randperm(self.rows, generator=self.generator), 0
+            self.order, self.position = torch.randperm(self.rows, generator=self.generator, device="cpu"), 0
         rows = self.order[self.position : self.position + self.size]
         self.position += self.size
         return rows

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +11,13 @@ import hist
 import numpy as np
 
 import hepcal
-from hepcal import metrics
-from hepcal.errors import HepcalError
+from hepcal import input_histograms, metrics
+from hepcal.result_files import load_hists, load_summary, whole, write_files
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["closure_tables", "derived", "load_hists", "load_summary", "scores_table", "summarise", "write"]
-
-HISTS, HISTS_JSON, SUMMARY = "hists.coffea", "hists.json", "summary.json"
-
-
-class ResultError(HepcalError, ValueError):
-    """A directory is not the result of a run."""
+__all__ = ["closure_tables", "derived", "load_hists", "load_summary", "scores_table", "summarise", "whole", "write"]
 
 
 def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
@@ -86,55 +78,16 @@ def summarise(
 def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
     """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all.
 
+    The summary holds hashes of the histograms and of itself, which :func:`load_hists` and :func:`load_summary` check.
     Plots of an earlier run in the same directory are removed: they show other histograms.
-    """
-    import uhi.io.json
-    from coffea.util import save
 
-    directory.mkdir(parents=True, exist_ok=True)
-    everything = {**hists, **derived(hists)}
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
-        part = Path(scratch)
-        save(everything, part / HISTS)
-        (part / HISTS_JSON).write_text(json.dumps(everything, default=uhi.io.json.default))
-        (part / SUMMARY).write_text(json.dumps(summary, indent=1))
-        for name in (HISTS, HISTS_JSON, SUMMARY):
-            (part / name).replace(directory / name)
+    Raises:
+        OutputError: A file cannot be written.
+        ResultError: A figure is not a finite number.
+    """
+    write_files(directory, {**hists, **derived(hists)}, summary)
     for stale in (*directory.glob("plots/*.png"), *directory.glob("plots/*.pdf")):
         stale.unlink()
-
-
-def load_hists(directory: Path) -> dict[str, hist.Hist]:
-    """Histograms of a run, from ``hists.json`` (data only).
-
-    Raises:
-        ResultError: The directory is not the result of a run.
-    """
-    import uhi.io.json
-
-    content = _read(directory / HISTS_JSON, uhi.io.json.object_hook)
-    return {name: hist.Hist(value) for name, value in content.items()}
-
-
-def load_summary(directory: Path) -> dict[str, Any]:
-    """The summary of a run.
-
-    Raises:
-        ResultError: The directory is not the result of a run.
-    """
-    return _read(directory / SUMMARY)
-
-
-def _read(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(), object_hook=hook)
-    except (OSError, ValueError) as error:  # ValueError: not JSON, not text
-        raise ResultError(
-            f"{path.parent} is not the result of 'hepcal run': cannot read {path.name} ({error})"
-        ) from error
-    if not isinstance(content, dict):
-        raise ResultError(f"{path.parent} is not the result of 'hepcal run': {path.name} holds no JSON object")
-    return content
 
 
 COLUMNS: Sequence[tuple[str, str, str]] = (
@@ -257,6 +210,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
         *([("jets, truth", f"{card.source.collection}, {card.source.truth}")] if card.source.truth else []),
         ("held out", f"{card.source.validation_jets} jets"),
+        ("inputs kept", input_histograms.described(calibrator.input_histograms)),
         ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
         ("seed", str(card.source.seed)),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in card.figures.items()),

@@ -14,7 +14,9 @@ import awkward as ak
 import numpy as np
 from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 
+from hepcal.entries import place
 from hepcal.errors import MissingFieldError, SchemaError
+from hepcal.event_level import event_field, event_weight
 from hepcal.originals import PtKind, detector_pt
 
 __all__ = [
@@ -66,8 +68,13 @@ class QuietPFNanoAODSchema(Quiet, PFNanoAODSchema):  # type: ignore[misc]
 
 
 class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
-    """DelphesSchema in which constituents (``ParticleFlowCandidate``) and ``GenFatJet`` are four-vectors, too."""
+    """DelphesSchema in which constituents (``ParticleFlowCandidate``) and ``GenFatJet`` are four-vectors, too.
 
+    Every collection is a list, also those that coffea takes for one entry per event (``Event``, ``Weight``, ``Rho``,
+    ``MissingET``) and joins: see :mod:`hepcal.event_level`.
+    """
+
+    singletons: tuple[str, ...] = ()
     four_vectors: Mapping[str, str] = {CANDIDATES: "Particle", "GenFatJet": "Jet"}
 
     def _build_collections(self, branch_forms: dict[str, Any]) -> dict[str, Any]:
@@ -91,12 +98,14 @@ class Schema:
         tree: Name of the event tree.
         coffea: The coffea schema class.
         pt: Detector-level p_T by default: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field itself.
+        weight: The branch that :func:`event_weight` reads.
     """
 
     name: str
     tree: str
     coffea: type[Any]
     pt: PtKind
+    weight: str
 
     @property
     def family(self) -> str:
@@ -129,9 +138,9 @@ class Schema:
 
 
 SCHEMAS = {
-    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw"),
-    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw"),
-    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt"),
+    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw", "genWeight"),
+    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw", "genWeight"),
+    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt", "Event.Weight"),
 }
 # What tells PFNano from NanoAOD; a file that spells it otherwise, or has it for other jets only, is PFNano as well, and
 # hears which branches its jets lack.
@@ -272,57 +281,3 @@ def jet_constituents(jets: ak.Array, events: ak.Array | None = None, event_index
     candidates = events[CANDIDATES]
     columns = {f: candidates[f if f in candidates.fields else branch] for f, branch in DELPHES_BRANCHES.items()}
     return ak.zip({name: column[event_index] for name, column in columns.items()}, depth_limit=1)
-
-
-def event_weight(events: ak.Array) -> np.ndarray:
-    """Generator weight of each event as in the file, float64 of shape (events,); ones for collision data.
-
-    Negative weights are kept. Normalisation to the sum over a data set is the survey's task.
-    """
-    if "genWeight" in events.fields:
-        weight = events.genWeight
-    elif "Event" in events.fields and "Weight" in events.Event.fields:
-        weight = events.Event.Weight
-    else:
-        return np.ones(len(events))
-    return np.asarray(ak.to_numpy(weight), dtype=np.float64)
-
-
-def event_field(events: ak.Array, name: str) -> np.ndarray:
-    """An event-level input, float32 of shape (events,).
-
-    Args:
-        events: NanoEvents, or any record array.
-        name: ``event_rho`` (median p_T density [GeV], whatever the file calls it), ``event_npv`` (primary vertices),
-            or ``event_<field>`` for a field of ``events``.
-
-    Raises:
-        MissingFieldError: The events do not carry it.
-    """
-    if name in events.fields:
-        return np.asarray(ak.to_numpy(events[name]), dtype=np.float32)
-    paths = {
-        "event_rho": (("Rho", "fixedGridRhoFastjetAll"), ("fixedGridRhoFastjetAll",), ("Rho", "Rho")),
-        "event_npv": (("PV", "npvs"),),
-    }.get(name, ((name.removeprefix("event_"),),))
-    for path in paths:
-        node = events
-        for part in path:
-            node = node[part] if part in node.fields else None
-            if node is None:
-                break
-        if node is not None:
-            return np.asarray(ak.to_numpy(node), dtype=np.float32)
-    tried = ", ".join(".".join(path) for path in paths)
-    raise MissingFieldError(
-        f"{place(events)}: no event-level input {name!r} (looked for {tried}); "
-        f"the events have {', '.join(events.fields[:12])} ..."
-    )
-
-
-def place(events: ak.Array) -> str:
-    """Where events come from, for messages: file and entries if known."""
-    metadata = getattr(events, "metadata", None) or {}
-    if "filename" not in metadata:
-        return "events"
-    return f"{metadata['filename']} [{metadata.get('entrystart', '?')}:{metadata.get('entrystop', '?')}]"

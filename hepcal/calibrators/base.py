@@ -16,24 +16,28 @@ import torch
 
 from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
+from hepcal.calibrators.flat import checked, flat_jets, transforms_of
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
-from hepcal.columns import REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
-from hepcal.distributions import Distribution
-from hepcal.errors import CalibratorFileError, HepcalError
-from hepcal.features import Features
+from hepcal.calibrators.seen import histograms_of
+from hepcal.chosen import OfJets
+from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
+from hepcal.distributions import Distribution, Jets
+from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
-from hepcal.networks.scaling import MOMENTUM, InputScaling, TargetScaling
+from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.originals import detector_pt
+from hepcal.pairs import JetPairs
 from hepcal.prediction import Prediction
-from hepcal.rows import StoredRows, check_rows, stored
+from hepcal.statistics import CENTRAL
 
-__all__ = ["Calibrator", "device_of", "transforms_of"]
+__all__ = ["Calibrator", "central", "device_of", "transforms_of"]
 
 Inference = Literal["draws", "moments"]
 
 # Shift-type systematics by the column with their size.
+JETS_AT_ONCE = 4096
 SHIFTS = {"pt_calib_sigma_pred": "calib_pred", "pt_calib_sigma_scale": "calib_cal"}
 
 
@@ -79,6 +83,7 @@ class Calibrator(ABC):
             *(self.tensors[f"input_{part}"] for part in ("mean", "scale", "low", "high")),
         )
         self.target = TargetScaling(card.target_location, card.target_scale)
+        self.input_histograms = histograms_of(card.features, self.tensors)
         self._prepare()
 
     def _require(self, name: str, shape: tuple[int, ...], *, positive: bool = False) -> torch.Tensor:
@@ -97,17 +102,26 @@ class Calibrator(ABC):
     def _prepare(self) -> None:  # noqa: B027 - optional
         """Derived tensors that are not saved."""
 
-    def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
+    def predict(
+        self, features: JetPairs | np.ndarray, reco: np.ndarray | None = None, *, event: np.ndarray | None = None
+    ) -> Prediction:
         """Calibrated p_T and uncertainties of flat jets; densities are computed for the jets that ask for them.
 
         Args:
-            features: Untransformed inputs in the order of ``card.features``, shape (n, d).
-            reco: Detector-level p_T [GeV], shape (n,).
+            features: A table of jets, of which the columns are picked by name; or untransformed inputs in the order
+                of ``card.features``, shape (n, d).
+            reco: With inputs: detector-level p_T [GeV], shape (n,).
+            event: With inputs: event ids, integers of shape (n,), by which ``prediction.sample`` tells jets apart.
 
         Raises:
-            ValueError: The shapes do not fit the calibrator.
+            ValueError: The shapes do not fit the calibrator, or a value is missing, NaN or infinite.
+            PairsError: The table lacks an input, or its p_T or constituents are of another kind.
         """
-        features, reco = self._checked(features, reco)
+        features, reco, identity = flat_jets(self.card.features, features, reco, event)
+        return self._predicted(features, reco, identity)
+
+    def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
+        """The prediction of checked inputs."""
         columns = self._columns(features, reco)
         return Prediction(
             mean=columns["pt_calib"],
@@ -117,13 +131,18 @@ class Calibrator(ABC):
             components=self._components(features, reco),
             belt=self._belt(features, reco),
             by_network=self._by_network(features, reco),
+            identity=identity,
         )
 
-    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], np.ndarray] | None:
-        """Predictions (draws, jets) of a slice of the jets by every network, where there is no density of the truth."""
+    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], np.ndarray] | None:
+        """Predictions (draws, jets) of some of the jets by every network, where there is no density of the truth."""
         if not self.replicas or self._components(features, reco) is not None:
             return None
-        return lambda part: self._columns(features[part], reco[part], replicas=True)[REPLICAS].T
+        return OfJets(self._replicas, features, reco)
+
+    def _replicas(self, features: np.ndarray, reco: np.ndarray) -> np.ndarray:
+        """Predictions (draws, jets) [GeV] by every network."""
+        return self._columns(features, reco, replicas=True)[REPLICAS].T
 
     def _belt(
         self,
@@ -133,8 +152,50 @@ class Calibrator(ABC):
         """Confidence intervals of the jets by probability; None if the method has none of its own."""
         return None
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:  # noqa: ARG002
-        """Predictive distributions of p_T of a slice of the jets; None if the method has none."""
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
+        """Predictive distributions of p_T of some of the jets; None if the method has none."""
+        return None
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval of the truth: a Neyman belt, or between the quantiles of a density."""
+        none = np.empty((0, self.card.features.width), dtype=np.float32), np.empty(0, dtype=np.float32)
+        return self._belt(*none) is not None or self._components(*none) is not None
+
+    def covered(self, features: np.ndarray, reco: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Whether the truth lies in the central 68.27 % interval: that of a Neyman belt, or of the density (PIT).
+
+        Args:
+            features: As in :meth:`predict`.
+            reco: Detector-level p_T [GeV], shape (n,).
+            truth: True p_T [GeV], shape (n,).
+
+        Returns:
+            bool of shape (n,).
+
+        Raises:
+            HepcalError: The method has no interval.
+        """
+        if (belt := self._belt(features, reco)) is not None:
+            low, high = belt(0.6827)
+            return np.asarray((low <= truth) & (truth <= high))
+        if (components := self._components(features, reco)) is None:
+            raise HepcalError(f"the method {self.card.method!r} has no interval: nothing is covered")
+        found = np.empty(len(reco), dtype=bool)
+        for start in range(0, len(reco), JETS_AT_ONCE):
+            part = slice(start, min(start + JETS_AT_ONCE, len(reco)))
+            found[part] = central(components(part).cdf(truth[part, None])[:, 0])
+        return found
+
+    def _judged(
+        self,
+        inputs: torch.Tensor,  # noqa: ARG002
+        pt: np.ndarray,  # noqa: ARG002
+        truth: np.ndarray,  # noqa: ARG002
+        *,
+        replicas: bool,  # noqa: ARG002
+    ) -> dict[str, np.ndarray] | None:
+        """As :meth:`_evaluate`, with :data:`COVERED` for the truth (jets,) [GeV]; None if it comes separately."""
         return None
 
     @abstractmethod
@@ -151,9 +212,13 @@ class Calibrator(ABC):
         """
 
     def _columns(
-        self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = ()
-    ) -> dict[str, np.ndarray]:
-        """The columns of :attr:`columns` for flat jets, float32 or bool; ``more`` and :data:`REPLICAS` if asked for."""
+        self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = (),
+        truth: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """The columns of :attr:`columns` for flat jets, float32 or bool; ``more`` and :data:`REPLICAS` if asked for.
+
+        With a truth (n,) [GeV] also :data:`COVERED`.
+        """
         names = (*self.columns, *more)
         columns = {name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in names}
         if replicas:
@@ -161,13 +226,40 @@ class Calibrator(ABC):
 
         def work(part: slice, block: torch.Tensor) -> None:
             inputs, pt = self.inputs(block), block[0].double().numpy()
-            found = self._evaluate(inputs, pt, replicas=replicas)
+            found = None
+            if truth is not None:
+                # As the jets, padded with the first one.
+                padding = np.full(len(pt) - (part.stop - part.start), truth[part.start])
+                found = self._judged(inputs, pt, np.concatenate([truth[part], padding]), replicas=replicas)
+                if found is not None:
+                    covered[part] = found[COVERED][: part.stop - part.start]
+                    done.append(part)
+            if found is None:
+                found = self._evaluate(inputs, pt, replicas=replicas)
             found.setdefault("pt_calib_in_range", self.inputs.inside(inputs).numpy())
             for name, column in columns.items():
                 column[part] = found[name][: part.stop - part.start]
 
+        covered, done = np.empty(len(reco), dtype=bool), list[slice]()
         self._map(work, features, reco)
+        self._refuse_overflow(columns)
+        if truth is not None:
+            columns[COVERED] = covered if done else self.covered(features, reco, truth)
         return columns
+
+    def _refuse_overflow(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Columns [GeV] that are infinite, and a calibrated p_T that is no number."""
+        for name, column in columns.items():
+            if column.dtype == bool:
+                continue
+            bad = np.isnan(column) | np.isinf(column) if name == "pt_calib" else np.isinf(column)
+            if bad.any():
+                first = int(np.flatnonzero(bad.reshape(len(column), -1).any(axis=1))[0])
+                raise NonFiniteFeatureError(
+                    f"{name!r} is not a finite number for {int(bad.sum())} of {bad.size} predictions, first of jet "
+                    f"{first}: the inputs are far outside of the training, or the calibrator is damaged. Look at the "
+                    "inputs of this jet, or leave such jets out"
+                )
 
     def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""
@@ -199,6 +291,7 @@ class Calibrator(ABC):
         *,
         replace: bool = False,
         replicas: bool = False,
+        truth: ak.Array | None = None,
         prefix: str = "",
     ) -> ak.Array:
         """Attach the calibration to jets, lazily.
@@ -220,6 +313,8 @@ class Calibrator(ABC):
                 of an observable computed per replica is its statistical error, correlations between jets included.
             prefix: Put before the names of columns and records, so that several calibrators stand side by side:
                 ``"bnn_"`` gives ``bnn_pt_calib`` and ``bnn_calib_pred``.
+            truth: True p_T [GeV] of the jets, in their layout, of simulation: also attach ``pt_calib_covered``, whether
+                it lies in the central 68.27 % interval of its prediction. For methods with :attr:`has_interval`.
 
         Returns:
             The jets with the fields :attr:`columns` (GeV, float32; ``pt_calib_in_range`` bool) and one record per
@@ -246,14 +341,21 @@ class Calibrator(ABC):
 
         if replicas and not self.replicas:
             raise HepcalError(f"the method {self.card.method!r} is a single network: it has no replicas")
+        if truth is not None and not self.has_interval:
+            raise HepcalError(f"the method {self.card.method!r} has no interval that could cover a truth")
+        true_pt = None if truth is None else flat.flattened(truth)
 
         def evaluate() -> dict[str, np.ndarray]:
             index = None if event is None else flat.event_index
-            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas)
+            options: dict[str, Any] = {} if true_pt is None else {"truth": true_pt}
+            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas, **options)
 
         shifts = {shift: size for size, shift in SHIFTS.items() if shift in self.uncertainties}
         count = self.replicas if replicas else 0
-        return attach(flat, evaluate, self.columns, shifts, replicas=count, replace=replace, prefix=prefix)
+        covered = truth is not None
+        return attach(
+            flat, evaluate, self.columns, shifts, replicas=count, covered=covered, replace=replace, prefix=prefix
+        )
 
     def __repr__(self) -> str:
         card = self.card
@@ -273,7 +375,11 @@ class Calibrator(ABC):
         return files.sha256(self.content)
 
     def save(self, path: str | Path) -> None:
-        """Write the calibrator to one file; an existing file is replaced only once the new one is complete."""
+        """Write the calibrator to one file; an existing file is replaced only once the new one is complete.
+
+        Raises:
+            OutputError: It cannot be written, or is a directory or a device; names the path.
+        """
         files.write(Path(path), self.content)
 
     @staticmethod
@@ -285,14 +391,15 @@ class Calibrator(ABC):
             device: ``cpu``, ``cuda`` ...
 
         Raises:
-            CalibratorFileError: The file is missing, damaged, or not a calibrator.
+            CalibratorFileError: The file is missing, damaged (its content does not match its hash), or not a
+                calibrator.
         """
         content = files.read(Path(path))
         return cache.get(content, files.sha256(content), device, where=str(path))
 
     def to(self, device: str) -> Calibrator:
         """The same calibrator on another device."""
-        return type(self)(self.card, self.tensors, device, self.inference)
+        return self._again(device, self.inference)
 
     def with_inference(self, inference: Inference) -> Calibrator:
         """The same calibrator with another way to compute uncertainties.
@@ -308,7 +415,13 @@ class Calibrator(ABC):
         """
         if inference not in get_args(Inference):
             raise HepcalError(f"no inference {inference!r}; there are {', '.join(get_args(Inference))}")
-        return type(self)(self.card, self.tensors, str(self.device), inference)
+        return self._again(str(self.device), inference)
+
+    def _again(self, device: str, inference: Inference) -> Calibrator:
+        """The same calibrator, with the same file."""
+        other = type(self)(self.card, self.tensors, device, inference)
+        other.content = self.content
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.
@@ -316,16 +429,12 @@ class Calibrator(ABC):
 
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         refuse_dask_awkward(features, reco)
-        features = stored(features if isinstance(features, StoredRows) else np.asarray(features, dtype=np.float32))
-        reco = np.asarray(reco, dtype=np.float32)
-        spec = self.card.features
-        if reco.ndim != 1 or features.shape != (len(reco), spec.width):
-            raise ValueError(
-                f"expected features of shape (n, {spec.width}) for {spec.listed} and reco of shape (n,); "
-                f"found {features.shape} and {reco.shape}"
-            )
-        check_rows(spec.check, features, reco)
-        return features, reco
+        return checked(self.card.features, features, reco)
+
+
+def central(pit: np.ndarray) -> np.ndarray:
+    """Whether the truth lies in the central 68.27 % interval, from the predicted probability below it."""
+    return np.asarray((pit >= CENTRAL[0]) & (pit <= CENTRAL[2]))
 
 
 def device_of(name: str) -> torch.device:
@@ -336,13 +445,7 @@ def device_of(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError) as error:
         raise HepcalError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
     return device
-
-
-def transforms_of(features: Features) -> tuple[str, ...]:
-    """Transforms of all network inputs: ln p_T first, components of constituents last."""
-    momenta = features.width - len(features.inputs)
-    return ("log", *(feature.transform for feature in features.inputs), *[MOMENTUM] * momenta)

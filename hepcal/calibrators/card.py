@@ -31,7 +31,8 @@ class SourceCard(BaseModel):
         n_eff: Their effective number.
         validation_jets: Jets held out for stopping.
         seed: Seed of the training.
-        reco_threshold: Smallest detector-level p_T in the training files [GeV]; zero if unknown.
+        reco_threshold: Detector-level p_T [GeV] of the threshold of the training files; zero if unknown or none.
+        truncated_below: Detector-level p_T [GeV] below which jets are out of range because of it; zero if unknown.
         data_sha256: Hash of the p_T of data and of their weights, for methods that map simulation to data.
         collection: Detector-level collection, such as ``Jet`` or ``FatJet``; empty if unknown.
         truth: What the truth is: a collection, or one particle per event such as ``Particle[0]``; empty if unknown.
@@ -47,6 +48,7 @@ class SourceCard(BaseModel):
     validation_jets: int
     seed: int
     reco_threshold: float = 0.0
+    truncated_below: float = 0.0
     data_sha256: str = ""
     collection: str = ""
     truth: str = ""

@@ -55,7 +55,7 @@ class Ensemble(DensityMethod):
             networks,
             head,
             0.5 / (self.prior_width**2 * n_eff),
-            multiplicity=multiplicities(sample.event, self.n, generator) if self.sample == "bootstrap" else None,
+            multiplicity=bootstrap(sample, self.n, generator) if self.sample == "bootstrap" else None,
             parts=parts(sample.event, self.n, generator) if self.sample == "parts" else None,
             autograd=self.autograd,
         )
@@ -73,14 +73,20 @@ class EnsembleCalibrator(NetworkCalibrator):
     sigmas = Ensemble.uncertainties
 
 
+def bootstrap(sample: TrainingSet, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Factors on the weights of every jet in n bootstrap samples, shape (jets, n); see :meth:`Cells.resampled`."""
+    drawn = multiplicities(sample.event, n, generator)
+    return drawn if sample.cells is None else torch.from_numpy(sample.cells.resampled(drawn.numpy()))
+
+
 def multiplicities(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
     """Poisson(1) multiplicity of every jet in n bootstrap samples, uint8 of shape (jets, n), equal within an event."""
     _, number = np.unique(event, return_inverse=True)
-    drawn = torch.empty((int(number.max()) + 1, n), dtype=torch.uint8)
+    drawn = torch.empty((int(number.max()) + 1, n), dtype=torch.uint8, device="cpu")
     # Some at a time: torch draws them as float32.
     for start in range(0, len(drawn), EVENTS_AT_ONCE):
         part = drawn[start : start + EVENTS_AT_ONCE]
-        part.copy_(torch.poisson(torch.ones(part.shape), generator=generator))
+        part.copy_(torch.poisson(torch.ones(part.shape, dtype=torch.float32, device="cpu"), generator=generator))
     return drawn.index_select(0, torch.from_numpy(number))
 
 
@@ -93,7 +99,7 @@ def parts(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor
     events = int(number.max()) + 1
     if events < n:
         raise TrainingError(f"{events} events cannot be cut into {n} parts")
-    part = (torch.randperm(events, generator=generator) % n).numpy()[number]
+    part = (torch.randperm(events, generator=generator, device="cpu") % n).numpy()[number]
     rows = [np.flatnonzero(part == member) for member in range(n)]
     size = min(len(found) for found in rows)
     return torch.from_numpy(np.stack([found[:size] for found in rows]))

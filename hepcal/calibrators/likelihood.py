@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -16,11 +17,11 @@ from hepcal.calibrators.method import Positive, PositiveFloat, Schedule
 from hepcal.columns import REPLICAS
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
-from hepcal.metrics import CENTRAL
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.forward import ForwardDensity
 from hepcal.networks.inverse import Reading, inverse_of
 from hepcal.prediction import combine_draws, in_quadrature
+from hepcal.statistics import CENTRAL
 
 __all__ = ["Likelihood", "LikelihoodCalibrator"]
 
@@ -153,4 +154,4 @@ class LikelihoodCalibrator(Calibrator):
         return ends[0], ends[1]
 
     def _belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
-        return lambda probability: self.interval(features, reco, probability)
+        return partial(self.interval, features, reco)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from hepcal.arrays import numbers
 from hepcal.calibrators.ansatz import GaussianAnsatz
 from hepcal.errors import TrainingError
 from hepcal.networks.ansatz import AnsatzNetworks, DVRValue, dvr_value
@@ -33,7 +34,7 @@ def learn(task: Task) -> Learned:
         "ansatz": fit.networks.flat.float().cpu(),
         "ansatz_mean": torch.from_numpy(fit.x_mean.astype(np.float32)),
         "ansatz_scale": torch.from_numpy(fit.x_scale.astype(np.float32)),
-        "truth_range": torch.tensor(fit.z_range, dtype=torch.float32),
+        "truth_range": torch.tensor(fit.z_range, dtype=torch.float32, device="cpu"),
     }
     return Learned(tensors, TargetScaling(fit.z_mean, fit.z_scale), fit.figures, tuple(fit.history), fit.converged)
 
@@ -135,11 +136,11 @@ def fit_ansatz(
         TrainingError: Negative weights leave no variance, the first input does not grow with the truth, or the loss is
             not finite at the start.
     """
-    method, x = method or GaussianAnsatz(), np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    z, w = np.asarray(z, dtype=np.float64), np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
+    method, x = method or GaussianAnsatz(), numbers("x", x).reshape(len(x), -1)
+    z, w = numbers("z", z), np.ones(len(z)) if weight is None else numbers("weight", weight)
     generator = torch.Generator().manual_seed(seed)
     if judge is None:
-        order = torch.randperm(len(z), generator=generator).numpy()
+        order = torch.randperm(len(z), generator=generator, device="cpu").numpy()
         held, rest = np.split(order, [max(1, round(method.validation * len(z)))])
         judge, x, z, w = (x[held], z[held], w[held]), x[rest], z[rest], w[rest]
     x_mean, x_scale = _moments(x, w, "an input")

@@ -91,14 +91,15 @@ def learn_forward(task: Task, fitted: Forward, judges: Forward) -> Learned:
 
     fit_table = table(fitted)
     typical = ((u - target.location) / target.scale)[:1_000_000]
-    objective = method.objective(TrainingSet(1 + len(rows), fitted.pairs.n_eff, typical, fitted.pairs.event), generator)
+    sample = TrainingSet(1 + len(rows), task.n_eff, typical, fitted.pairs.event, task.cells)
+    objective = method.objective(sample, generator)
     objective.module.to(task.place)
     fit = minimise(objective, method, fit_table, table(judges), generator, show=task.show, checkpoint=task.saved)
     tensors = dict(objective.tensors(generator))
     support, figures = _support(task, fitted, tensors["draws"], target, (location, scale), fit_table[0].cpu())
     figures |= _explained(task, fitted, rows)
     figures["held_out_loss"] = float(np.mean(fit.best_losses))
-    tensors["truth"] = torch.tensor([location, scale, *support], dtype=torch.float32)
+    tensors["truth"] = torch.tensor([location, scale, *support], dtype=torch.float32, device="cpu")
     return Learned(tensors, target, figures, tuple(fit.history), fit.converged)
 
 
@@ -119,12 +120,14 @@ def _support(
     weight = np.abs(unit_weights(fitted.pairs))
     counted = fitted.pairs.truth[weight > NEGLIGIBLE * weight.mean()]
     low, high = (float(np.log(end)) for end in truth_support(counted))
-    grid = torch.linspace(low, high, GRID, dtype=torch.float64)
+    grid = torch.linspace(low, high, GRID, dtype=torch.float64, device="cpu")
     # With conditions: for the conditions of some jets.
-    jets = torch.linspace(0, len(x) - 1, CHECKED_JETS if x.shape[1] > 1 else 1).long()
+    jets = torch.linspace(
+        0, len(x) - 1, CHECKED_JETS if x.shape[1] > 1 else 1, dtype=torch.float32, device="cpu"
+    ).long()
     layout = DenseLayout((x.shape[1], *method.hidden, method.build_head().outputs))
     networks = WeightDraws(layout, draws.detach().cpu(), torch.device("cpu"))
-    rising = torch.ones(GRID, dtype=torch.bool)
+    rising = torch.ones(GRID, dtype=torch.bool, device="cpu")
     row = ((grid - truth[0]) / truth[1]).float()
     with torch.no_grad():
         for jet in jets:
@@ -151,7 +154,7 @@ def _support(
 def slopes(grid: torch.Tensor, values: torch.Tensor, reach: float) -> torch.Tensor:
     """Slopes of values (S, n) over an even grid (n,), across about ``reach`` on both sides; a kink is no edge."""
     cells = max(1, round(reach / float(grid[1] - grid[0])))
-    place = torch.arange(len(grid))
+    place = torch.arange(len(grid), device="cpu")
     left, right = (place - cells).clamp_min(0), (place + cells).clamp_max(len(grid) - 1)
     return (values[:, right] - values[:, left]) / (grid[right] - grid[left])
 

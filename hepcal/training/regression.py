@@ -34,7 +34,7 @@ def learn(task: Task) -> Learned:
     table = network_inputs(task.fitted, task.inputs, task.place), *standardised(raw, w)
     judge = input_tensor(task.judges, task.inputs, task.place), *standardised(*_targets(task.judges))
     typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
-    sample = TrainingSet(len(task.inputs.transforms), task.fitted.n_eff, typical, task.fitted.event)
+    sample = TrainingSet(len(task.inputs.transforms), task.n_eff, typical, task.fitted.event, task.cells)
     objective = method.objective(sample, generator)
     objective.module.to(task.place)
     fit = minimise(objective, method, table, judge, generator, show=task.show, checkpoint=task.saved)

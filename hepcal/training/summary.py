@@ -31,17 +31,20 @@ def learn(task: Task) -> Learned:
         if not pairs.weight.sum() > 0:
             raise TrainingError(f"the weights of the {len(pairs)} jets for the {share} sum to {pairs.weight.sum():g}")
     saved = task.saved
-    part = replace(task, method=method.summary, fitted=first, saved=saved.at("summary") if saved else None)
+    of_summary, of_density = task.learning_from(first), task.learning_from(second)
+    part = replace(of_summary, method=method.summary, saved=saved.at("summary") if saved else None)
     learned = regression.learn(part)
     card = card_of(method.summary, task.spec, learned, source_of(first, first, task.held_out, task.seed))
     summary = SUMMARIES[method.summary.name](card, {**learned.tensors, **task.input_tensors()}, str(task.place))
     found = learn_forward(
-        replace(task, fitted=second, saved=saved.at("density") if saved else None),
+        replace(of_density, saved=saved.at("density") if saved else None),
         *(Forward(pairs, _measured(summary, pairs)) for pairs in (second, task.judges)),
     )
     tensors = found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
     response = np.log(second.reco.astype(np.float64) / second.truth)
-    tensors["reco_response"] = torch.tensor(weighted_quantiles(response, second.weight, (0.5,)), dtype=torch.float32)
+    tensors["reco_response"] = torch.tensor(
+        weighted_quantiles(response, second.weight, (0.5,)), dtype=torch.float32, device="cpu"
+    )
     figures = found.figures | {f"{PART}_{name}": value for name, value in learned.figures.items()}
     converged = found.converged and learned.converged
     return replace(found, tensors=tensors, figures=figures, converged=converged, parts={PART: card})

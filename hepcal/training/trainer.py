@@ -9,30 +9,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hepcal.arrays import unmasked
 from hepcal.calibrators.base import Calibrator, device_of, transforms_of
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
-from hepcal.errors import TrainingError
-from hepcal.metrics import CENTRAL
+from hepcal.errors import MissingValueError, TrainingError
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
+from hepcal.statistics import CENTRAL
 from hepcal.training.inputs import raw_chunks
-from hepcal.training.learned import Learned, Task, card_of, source_of, unit_weights
+from hepcal.training.learned import (
+    Learned,
+    Task,
+    card_of,
+    seen_tensors,
+    source_of,
+    truncated_below,
+    unit_weights,
+)
+from hepcal.training.positive import coordinates, with_positive_weights
 from hepcal.training.registry import LEARNERS
+from hepcal.training.sanity import require_sane
 
 __all__ = ["train"]
 
 MIN_EVENTS = 20
 # Held-out jets that judge: enough to notice a plateau, few enough to cost little beside the updates.
 JUDGED_JETS = 20_000
-# Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
-THRESHOLD_MARGIN = 1.5
 # A trained network that depends on its inputs by less than this, in units of its own sigma, has learned nothing.
 COLLAPSED_BELOW = 0.02
 
@@ -49,6 +58,9 @@ def train(
     data_weight: np.ndarray | None = None,
 ) -> Calibrator:
     """Train a calibrator.
+
+    Negative weights are turned into positive ones of the same sums in cells of phase space before anything is learned
+    or judged (:mod:`hepcal.signed_weights`); sigma_pred and the figures on held-out jets are those of the signed ones.
 
     Args:
         pairs: Training table. A share of its events (``method.validation``) is held out to notice plateaus. The
@@ -73,8 +85,9 @@ def train(
         prior is much too narrow for the number of jets. Then a line is printed, too.
 
     Raises:
-        TrainingError: The table is too small, its weights do not sum to a positive number, the loss diverged,
-            an argument is of the wrong kind, or the checkpoint is of another training.
+        TrainingError: The table is too small, its weights do not sum to a positive number, or not significantly so
+            where some are negative, the loss diverged, the result makes no sense on held-out jets
+            (:mod:`hepcal.training.sanity`), an argument is of the wrong kind, or the checkpoint is of another training.
     """
     method = method or BNN()
     _require(pairs, method, seed, data, data_weight)
@@ -90,8 +103,10 @@ def train(
     with single_threaded():
         learned = LEARNERS[method.name](task)
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
-    tensors = {**learned.tensors, **task.input_tensors()}
-    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, learned).to(device)
+    tensors = {**learned.tensors, **task.input_tensors(), **seen_tensors(pairs)}
+    calibrator = CALIBRATORS[method.name](card, tensors)
+    require_sane(calibrator, task.judges, task.fitted)
+    finished = _with_figures(calibrator, held_out, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(
             "WARNING: the trained network says the same of every jet: its prior (or L2 term) is much too narrow for so "
@@ -104,12 +119,17 @@ def _task(
     method: Method, pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, place: torch.device, show: bool,
     saved: Checkpoint | None, data: np.ndarray | None, data_weight: np.ndarray | None,
 ) -> Task:  # fmt: skip
-    """Everything a learner needs."""
+    """Everything a learner needs; negative weights are gone, but for a map of distributions, which takes them."""
+    cells = None
+    if not method.needs_data:
+        fitted, held_out, cells = with_positive_weights(fitted, held_out, coordinates)
     weight = torch.from_numpy(unit_weights(fitted).astype(np.float32))
     inputs = InputScaling.fit_chunks(partial(raw_chunks, fitted), transforms_of(pairs.spec), weight)
-    inputs = inputs.above(_truncated_below(fitted))
+    inputs = inputs.above(truncated_below(pairs.source))
     judges = _judges(held_out, seed)
-    return Task(method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight)
+    return Task(
+        method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight, cells
+    )
 
 
 def _judges(held_out: JetPairs, seed: int) -> JetPairs:
@@ -170,7 +190,9 @@ def _numbers(name: str, values: np.ndarray | None) -> np.ndarray | None:
     if values is None:
         return None
     try:
-        found = np.asarray(values)
+        found = unmasked(name, values)
+    except MissingValueError:
+        raise
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{name} must be an array of numbers: {error}") from error
     if found.dtype.kind not in "iuf":
@@ -197,11 +219,6 @@ def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPai
         if not part.weight.sum() > 0:
             raise TrainingError(f"the weights of the {len(part)} {name} jets sum to {part.weight.sum():g}")
     return parts
-
-
-def _truncated_below(pairs: JetPairs) -> float:
-    """p_T [GeV] below which the threshold of the files truncates p(reco | truth), and no calibration can be right."""
-    return THRESHOLD_MARGIN * float(pairs.source.get("reco_threshold", 0.0))
 
 
 def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) -> Calibrator:

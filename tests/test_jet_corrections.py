@@ -568,7 +568,16 @@ def test_real_jets_corrected_before_after_and_with_met(
 # -- dask-awkward -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", [lambda c, a: c(a), lambda c, a: c.predict(a, a)], ids=["jets", "predict"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c, a: c(a),
+        lambda c, a: c(ak.Array([]), event=a),
+        lambda c, a: c.predict(a, a),
+        lambda c, a: JetPairs.from_arrays(a, ["eta"], reco=a, truth=a),
+    ],
+    ids=["jets", "events", "predict", "table"],
+)
 def test_dask_awkward_arrays_are_told_what_to_do(nano_calibrator: Calibrator, call: Any) -> None:
     # A stand-in by the name of the module, which is all that is looked at: dask-awkward is no dependency.
     stand_in = type("Array", (), {"__module__": "dask_awkward.lib.core"})()

@@ -15,10 +15,11 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
+from hepcal.arrays import refuse_dask_awkward
 from hepcal.errors import HepcalError, SchemaError
 from hepcal.originals import FACTOR, raw, raw_fields
 
-__all__ = ["COVERED", "REPLICAS", "FlatJets", "attach", "refuse_dask_awkward", "type_of_attached"]
+__all__ = ["COVERED", "REPLICAS", "FlatJets", "attach", "type_of_attached"]
 
 REPLICAS = "pt_calib_replicas"
 COVERED = "pt_calib_covered"
@@ -27,25 +28,8 @@ COVERED = "pt_calib_covered"
 Evaluate = Callable[[], Mapping[str, np.ndarray]]
 
 
-# With what is tested to work; dask-awkward itself is never imported.
-DASK_AWKWARD = (
-    "this is a dask-awkward array, of which nothing is computed yet: run a processor with coffea's Runner, which reads "
-    "on demand, too, or calibrate by partition, dask_awkward.map_partitions(calibrator, events.Jet)"
-)
-
-
 class JetLayoutError(HepcalError, TypeError):
     """The given array is not one jet, or one list of jets, per event."""
-
-
-def refuse_dask_awkward(*arrays: Any) -> None:
-    """Refuse what only a dask graph can fill.
-
-    Raises:
-        JetLayoutError: An array is of dask-awkward; says what to do.
-    """
-    if any(type(array).__module__.partition(".")[0] == "dask_awkward" for array in arrays):
-        raise JetLayoutError(DASK_AWKWARD)
 
 
 @dataclass(frozen=True)

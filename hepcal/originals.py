@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import awkward as ak
-import numpy as np
 
 from hepcal.errors import SchemaError
 
@@ -135,7 +134,7 @@ def _virtual(jets: ak.Array, name: str) -> bool:
         if not hasattr(layout, "content"):
             return False
         layout = layout.content
-    return layout.is_numpy and not isinstance(layout.data, np.ndarray)
+    return layout.is_numpy and hasattr(layout.data, "is_materialized")
 
 
 def _computed(jets: ak.Array, name: str) -> bool:
@@ -145,6 +144,11 @@ def _computed(jets: ak.Array, name: str) -> bool:
 
 def _updated(jets: ak.Array, before: str) -> bool:
     """Whether the factor was computed anew, for the p_T of now, while the original is that of the file."""
+    if not {FACTOR, before} <= {*jets.fields}:
+        return False
+    if "eta" in jets.fields and _computed(jets, "eta"):
+        # Of arrays, where nothing tells a column of a file: a calibrator was the last to change it, and no correction.
+        return f"{FACTOR}_orig" in jets.fields and not jets.layout.purelist_parameter("corrected")
     return _computed(jets, FACTOR) and not _computed(jets, before)
 
 

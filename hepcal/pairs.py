@@ -138,7 +138,7 @@ class JetPairs:
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
         """
-        n = len(reco)
+        n = len(reco := unmasked("reco", reco))
         if event is not None and (event := unmasked("event", event)).dtype.kind not in "iu":
             raise PairsError(f"event ids must be integers, found {event.dtype}: rounding would merge events")
 

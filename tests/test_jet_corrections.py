@@ -334,6 +334,54 @@ def test_raw_is_known_though_the_kept_raw_was_dropped(sample: Sample, nano_calib
         same(nano_calibrator(less, prefix="second_").second_pt_calib, sample.predicted(nano_calibrator))
 
 
+SHAPES: dict[str, Callable[[ak.Array], ak.Array]] = {
+    "padded": lambda jets: ak.pad_none(jets, 4, clip=True),
+    "first": ak.firsts,
+    "masked": lambda jets: ak.mask(jets, jets.eta > 0),
+    "masked events": lambda jets: ak.mask(jets, ak.num(jets) > 1),
+    "no jets": lambda jets: jets[jets.eta > 99],
+    "no events": lambda jets: jets[:0],
+    "packed": ak.to_packed,
+    "twice": lambda jets: ak.concatenate([jets, jets]),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_corrected_jets_of_any_shape(sample: Sample, nano_calibrator: Calibrator, shape: str) -> None:
+    select, jets = SHAPES[shape], sample.events.Jet
+    wanted = select(nano_calibrator(jets)).pt_calib
+    raw = ak.flatten(select(jets).pt * (1 - select(jets).rawFactor), axis=None)
+    replaced = nano_calibrator(jets, replace=True)
+    for given in (corrected(with_raw(jets)), replaced, replaced.calib_pred.down, corrected(replaced)):
+        found = nano_calibrator(select(given), replace=True, prefix="x_")
+        np.testing.assert_allclose(
+            ak.drop_none(ak.flatten(found.x_pt_calib, axis=None)),
+            ak.drop_none(ak.flatten(wanted, axis=None)),
+            rtol=1e-6,
+        )
+        assert ak.is_none(found.pt, axis=-1).to_list() == ak.is_none(wanted, axis=-1).to_list()
+        stays = ak.flatten(found.pt * (1 - found.rawFactor), axis=None)
+        np.testing.assert_allclose(ak.drop_none(stays), ak.drop_none(raw), rtol=2e-6)
+
+
+def test_jets_put_together_from_arrays(sample: Sample, nano_calibrator: Calibrator) -> None:
+    """Nothing tells a column of a file there; what corrections and calibrators keep does."""
+    names = nano_calibrator.card.features.jet_fields
+    jets = ak.unflatten(ak.zip({name: sample.hand(name) for name in (*names, "phi")}), ak.num(sample.events.Jet))
+    wanted = sample.predicted(nano_calibrator)
+    replaced = nano_calibrator(jets, replace=True)
+    less = [name for name in replaced.fields if name not in ("pt_raw", "mass_raw", "calib_pred")]
+    for given in (jets, replaced, replaced.calib_pred.up, replaced[less], corrected(with_raw(jets)).JES_Total.up):
+        same(nano_calibrator(given, prefix="x_").x_pt_calib, wanted)
+        same(detector_pt(given, "raw"), sample.raw)
+    # Without what it kept, a correction leaves nothing to start from.
+    bare = corrected(with_raw(jets))
+    for name in ("pt_raw", "pt_orig"):
+        bare = ak.without_field(bare, name)
+    with pytest.raises(SchemaError, match="'pt' of these jets was changed"):
+        nano_calibrator(bare)
+
+
 # -- what cannot be known ---------------------------------------------------------------------------------------------
 
 
@@ -520,7 +568,16 @@ def test_real_jets_corrected_before_after_and_with_met(
 # -- dask-awkward -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", [lambda c, a: c(a), lambda c, a: c.predict(a, a)], ids=["jets", "predict"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c, a: c(a),
+        lambda c, a: c(ak.Array([]), event=a),
+        lambda c, a: c.predict(a, a),
+        lambda c, a: JetPairs.from_arrays(a, ["eta"], reco=a, truth=a),
+    ],
+    ids=["jets", "events", "predict", "table"],
+)
 def test_dask_awkward_arrays_are_told_what_to_do(nano_calibrator: Calibrator, call: Any) -> None:
     # A stand-in by the name of the module, which is all that is looked at: dask-awkward is no dependency.
     stand_in = type("Array", (), {"__module__": "dask_awkward.lib.core"})()

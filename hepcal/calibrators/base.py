@@ -14,6 +14,7 @@ import awkward as ak
 import numpy as np
 import torch
 
+from hepcal.arrays import refuse_dask_awkward
 from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.flat import checked, flat_jets, transforms_of
@@ -21,7 +22,7 @@ from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
 from hepcal.calibrators.seen import histograms_of
 from hepcal.chosen import OfJets
-from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, refuse_dask_awkward, type_of_attached
+from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
 from hepcal.distributions import Distribution, Jets
 from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
 from hepcal.networks.cores import map_blocks
@@ -299,7 +300,8 @@ class Calibrator(ABC):
         Before or after a jet energy correction, the same jet gets the same numbers: raw p_T is read from ``pt_raw`` or
         ``pt_orig`` where a correction left them, else from ``pt (1 - rawFactor)``, and what cannot be known is refused
         (:mod:`hepcal.originals`). After ``replace=True``, and in every shifted collection, ``pt_raw`` is there for
-        coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T.
+        coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T. Variations
+        that a correction attached before, such as ``JES_Total``, stay as they are: calibrate them one by one.
 
         Args:
             jets: Detector-level jets, ``events * var * Jet`` or ``events * Jet``; missing ones are allowed.
@@ -427,7 +429,6 @@ class Calibrator(ABC):
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
 
     def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        refuse_dask_awkward(features, reco)
         return checked(self.card.features, features, reco)
 
 

@@ -11,6 +11,7 @@ from hepcal.calibrators.base import Calibrator
 from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
+from hepcal.inspection import copies
 from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
@@ -124,6 +125,7 @@ def _summary(
         done.output["hists"],
         events={
             "read": done.events,
+            "copies": copies(done.files),
             "skipped_files": [{"file": s.path, "reason": s.reason} for s in skipped],
             "selected": sum(c["selected"] for c in simulated),
             "simulated": sum(c["events"] for c in simulated),

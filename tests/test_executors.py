@@ -12,6 +12,7 @@ from typing import Any
 import dask
 import pytest
 from distributed import Client, LocalCluster, get_worker
+from hepcal.processors import SurveyProcessor
 from sample_files import delphes_file
 from typer.testing import CliRunner
 
@@ -19,6 +20,8 @@ from hepcal import cli, executors, load_fileset, options
 from hepcal.errors import ExecutorError, IncompleteRunError
 from hepcal.executors import WORKER_TIMEOUT, open_executor
 from hepcal.running import run
+
+QUIET = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
 
 
 def start(**arguments: Any) -> None:
@@ -54,6 +57,14 @@ def test_the_command_says_so(empty: LocalCluster, tmp_path: Path) -> None:
     assert not (tmp_path / "pairs").exists()
 
 
+def test_an_adaptive_cluster_starts_workers_for_the_job(tmp_path: Path) -> None:
+    fileset = load_fileset({"QCD": [str(delphes_file(tmp_path / "a.root"))]})
+    with LocalCluster(n_workers=0, processes=False, **QUIET) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=1, interval="50ms")
+        with open_executor(client=client, timeout=30) as executor:
+            assert run(fileset, SurveyProcessor(), executor, show=False).events == 60
+
+
 class LastOne:
     """Takes the only worker away, as a batch system does at the end of its time."""
 
@@ -64,9 +75,6 @@ class LastOne:
 
     def postprocess(self, accumulator: Any) -> Any:
         return accumulator
-
-
-QUIET = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
 
 
 def test_a_cluster_that_loses_its_workers_is_an_error_after_a_time(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_copied_file_is_named(tmp_path: Path, capsys: Any) -> None:
     files = looked_at(first, other, copy)
     assert len(files) == 3
     said = capsys.readouterr().err
-    assert f"WARNING: {copy} seems to be a copy of {first} (the same UUID {files[0].uuid}, 20 events)" in said
+    assert f"WARNING: {copy} seems to be a copy of {first} (the same UUID, 20 events)" in said
     assert str(other) not in said
     inspect(load_fileset({"tt": [str(first)], "dy": [str(copy)]}), show=False)
     assert "seems to be a copy" in capsys.readouterr().err, "also in two data sets"

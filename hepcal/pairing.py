@@ -14,7 +14,7 @@ from coffea.processor import ProcessorABC
 from hepcal.errors import PairsError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
-from hepcal.inspection import FileInfo
+from hepcal.inspection import FileInfo, copies
 from hepcal.matching import MAX_DR
 from hepcal.normalisation import Normalisation, normalise
 from hepcal.schemas import event_weight, truth_jets
@@ -145,6 +145,7 @@ def source_of(
         "unmatched": counts["truth_jets"] - counts["matched"],
         "truncated_jets": counts["truncated_jets"],
         "without_constituents": counts["without_constituents"],
+        "copies": copies(done.files),
         "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
         "normalisation": {name: each.model_dump() for name, each in normalisation.items()},
     }

@@ -14,6 +14,7 @@ from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
 from hepcal.input_histograms import InputHistograms
+from hepcal.inspection import copies
 from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
@@ -131,6 +132,7 @@ def _summary(
         done.output["hists"],
         events={
             "read": done.events,
+            "copies": copies(done.files),
             "skipped_files": [{"file": s.path, "reason": s.reason} for s in skipped],
             "selected": sum(c["selected"] for c in simulated),
             "simulated": sum(c["events"] for c in simulated),

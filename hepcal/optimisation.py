@@ -217,8 +217,10 @@ class Loop:
         for name, value in self.optimiser.state().items():
             value.copy_(parts["adam"][name])
         self.generator.set_state(tensors["generator"])
-        self.batches.order, self.batches.position = tensors["order"], index(numbers["position"])
-        self.best = tensors["best_losses"]
+        self.batches.restore(tensors["order"], index(numbers["position"]))
+        if tensors["best_losses"].shape != self.best.shape:
+            raise ValueError(f"it holds best losses of shape {tuple(tensors['best_losses'].shape)}")
+        self.best = tensors["best_losses"].double()
         for name in ("update", "since", "plateaus", "drops"):
             setattr(self, name, index(numbers[name]))
         self.fit.history = [(int(update), float(loss)) for update, loss in numbers["history"]]
@@ -279,3 +281,14 @@ class _Batches:
         rows = self.order[self.position : self.position + self.size]
         self.position += self.size
         return rows
+
+    def restore(self, order: torch.Tensor, position: int) -> None:
+        """Go on in the middle of an order of the rows.
+
+        Raises:
+            ValueError: They are not the rows of this table.
+        """
+        good = order.dtype == torch.int64 and len(order) in (0, self.rows) and position >= 0
+        if not good or not torch.equal(order.sort().values, torch.arange(len(order))):
+            raise ValueError("its order of rows is not that of the table")
+        self.order, self.position = order, position

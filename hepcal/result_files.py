@@ -84,7 +84,7 @@ def load_summary(directory: Path) -> dict[str, Any]:
 
 def _summary(directory: Path) -> dict[str, Any]:
     """The summary with the hashes of the other files."""
-    return unsealed(parse_json(outputs.read_bytes(directory / SUMMARY)))
+    return unsealed(parse_json(outputs.read_bytes(directory / SUMMARY)), HASHES)
 
 
 @contextmanager

@@ -286,5 +286,7 @@ def _from_content(content: bytes, device: str, where: str = "the tagger") -> Tag
         raise CalibratorFileError(f"{where} holds no tagger that this version reads: {error}") from error
     except CalibratorFileError as error:
         raise CalibratorFileError(f"{where}: {error}") from error
+    except files.MISFITS as error:
+        raise CalibratorFileError(f"{where}: its card and its tensors do not fit each other: {error}") from error
     tagger.content = content
     return tagger

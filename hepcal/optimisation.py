@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.adam import adam
 
@@ -49,6 +50,7 @@ def minimise(
     *,
     show: bool = True,
     checkpoint: Checkpoint | None = None,
+    share: np.ndarray | None = None,
 ) -> Fit:
     """Minimise an objective, and leave its module in the best state seen on the held-out jets.
 
@@ -60,11 +62,13 @@ def minimise(
         generator: Random numbers, on the CPU.
         show: Report progress.
         checkpoint: Where to continue from, and to write to at every look at the held-out jets.
+        share: How often rows are drawn, in any unit, float64 of shape (n,), for tables whose rows are in an order that
+            every batch is to be spread over; default: all alike, in random order.
 
     Raises:
         TrainingError: The held-out loss is not finite, or the checkpoint is of another training.
     """
-    loop = Loop(objective, method, table, judge, generator)
+    loop = Loop(objective, method, table, judge, generator, share)
     saved = checkpoint.load() if checkpoint else None
     if saved:
         loop.restore(*saved)
@@ -99,10 +103,16 @@ class Loop:
     """The state of a training between two updates; :func:`minimise` drives it."""
 
     def __init__(
-        self, objective: Objective, method: NetworkMethod, table: Table, judge: Batch, generator: torch.Generator
+        self,
+        objective: Objective,
+        method: NetworkMethod,
+        table: Table,
+        judge: Batch,
+        generator: torch.Generator,
+        share: np.ndarray | None = None,
     ) -> None:
         self.objective, self.method, self.table, self.judge = objective, method, table, judge
-        self.batches = _Batches(objective.rows or len(table[1]), method.batch, generator)
+        self.batches = _Batches(objective.rows or len(table[1]), method.batch, generator, share)
         self.generator = generator
         self.optimiser = _Adam([p for p in objective.module.parameters() if p.requires_grad])
         self.best_state = {name: value.clone() for name, value in objective.module.state_dict().items()}
@@ -240,16 +250,34 @@ class _Adam:
 
 
 class _Batches:
-    """Endless batches without replacement, reshuffled each time the table is through; the short rest is left out."""
+    """Endless batches without replacement, reshuffled each time the table is through; the short rest is left out.
 
-    def __init__(self, rows: int, batch: int, generator: torch.Generator) -> None:
+    With shares, the table is laid out on a line, every row as long as its share. A pass goes over evenly spaced points
+    of the line, one of every part of it in each batch: rows come as often as their share says, up to one time in a
+    pass, and every batch is spread over the whole table.
+    """
+
+    def __init__(self, rows: int, batch: int, generator: torch.Generator, share: np.ndarray | None = None) -> None:
         self.rows, self.size, self.generator = rows, min(batch, rows), generator
         self.order, self.position = torch.empty(0, dtype=torch.int64), 0
+        self._ends = None if share is None else torch.from_numpy(np.cumsum(share) / np.sum(share))
 
     def next(self) -> torch.Tensor:
         """Rows of the next batch, int64 of shape (size,)."""
         if self.position + self.size > len(self.order):
-            self.order, self.position = torch.randperm(self.rows, generator=self.generator), 0
+            self.order, self.position = self._pass(), 0
         rows = self.order[self.position : self.position + self.size]
         self.position += self.size
         return rows
+
+    def _pass(self) -> torch.Tensor:
+        """Rows of the batches of one pass, one after the other."""
+        if self._ends is None:
+            return torch.randperm(self.rows, generator=self.generator)
+        batches = self.rows // self.size
+        number = torch.rand((batches, self.size), generator=self.generator).argsort(0) + batches * torch.arange(
+            self.size
+        )
+        start = torch.rand((), generator=self.generator, dtype=torch.float64)
+        found = torch.searchsorted(self._ends, (number.flatten() + start) / number.numel(), right=True)
+        return found.clamp_max(self.rows - 1)

@@ -18,7 +18,7 @@ from hepcal.errors import TrainingError
 from hepcal.metrics import CENTRAL
 from hepcal.scores import weighted_quantiles
 
-__all__ = ["LEAST_JETS", "Flattening", "flattened"]
+__all__ = ["LEAST_JETS", "Flattening", "flattened", "spread_order"]
 
 # Effective jets within a resolution below which every effective jet counts alike: to repeat a few more often would
 # teach their noise.
@@ -27,6 +27,8 @@ ENOUGH = 1_000
 LEAST_JETS = 25
 # Intervals of ln truth are a quarter of the resolution (half the central 68.27 % width), or wider, for so many jets.
 SHARE_OF_RESOLUTION, INTERVAL_JETS, MOST_INTERVALS = 0.25, 50, 4_096
+# Jets of a batch beside each other in the response.
+ACROSS = 10
 # For tables in which the measured value is the truth.
 SMALLEST_RESOLUTION = 1e-6
 
@@ -46,13 +48,14 @@ class Flattening:
     resolution: float
 
     @classmethod
-    def of(cls, log_truth: np.ndarray, weight: np.ndarray, resolution: float) -> Flattening:
+    def of(cls, log_truth: np.ndarray, weight: np.ndarray, resolution: float, power: float = 0.5) -> Flattening:
         """From the jets of a training.
 
         Args:
             log_truth: Ln truth, shape (n,).
             weight: Not negative, of any scale, shape (n,).
             resolution: Half the central 68.27 % width of ln(reco / truth).
+            power: The sum of weights goes as this power of the effective number of jets, where these are many.
 
         Raises:
             TrainingError: All truth values are (nearly) the same.
@@ -67,7 +70,7 @@ class Flattening:
         sums, squares = (np.bincount(number, share**power, len(edges) - 1) for power in (1, 2))
         jets = np.divide(sums**2, squares, out=np.zeros_like(sums), where=squares > 0)
         density = jets * 2 * resolution / np.diff(edges) / ENOUGH
-        wanted = np.diff(edges) * np.minimum(np.sqrt(density), density)
+        wanted = np.diff(edges) * np.minimum(density**power, density)
         factor = np.divide(wanted, sums * largest, out=np.zeros_like(sums), where=sums > 0)
         return cls(edges, factor, resolution)
 
@@ -83,10 +86,12 @@ class Flattening:
         """Effective number of jets within a resolution, (sum w)² / sum w², at ln truth values of shape (m,).
 
         Args:
-            log_truth: Ln truth of the jets, rising, shape (n,).
+            log_truth: Ln truth of the jets, shape (n,).
             weight: Their own weights, shape (n,): what a few heavy jets say is not what the others say.
             at: Where, shape (m,).
         """
+        order = np.argsort(log_truth, kind="stable")
+        log_truth, weight = log_truth[order], weight[order]
         ends = np.searchsorted(log_truth, [at - self.resolution, at + self.resolution])
         # Sums of every window anew: differences of running sums would lose small weights behind large ones.
         sums, squares = (
@@ -108,13 +113,16 @@ class Flattening:
         return enough
 
 
-def flattened(log_truth: np.ndarray, log_measured: np.ndarray, weight: np.ndarray) -> tuple[Flattening, np.ndarray]:
+def flattened(
+    log_truth: np.ndarray, log_measured: np.ndarray, weight: np.ndarray, power: float = 0.5
+) -> tuple[Flattening, np.ndarray]:
     """Weights of mean one that do not follow the truth spectrum, float64 of shape (n,), and what made them.
 
     Args:
         log_truth: Ln truth, shape (n,).
         log_measured: Ln of what is measured, whose width around the truth is the resolution, shape (n,).
         weight: Not negative, of any scale, shape (n,).
+        power: See :meth:`Flattening.of`.
 
     Raises:
         TrainingError: All truth values are (nearly) the same, or no weight is positive.
@@ -124,8 +132,30 @@ def flattened(log_truth: np.ndarray, log_measured: np.ndarray, weight: np.ndarra
         raise TrainingError("no jet has a positive weight: there is nothing to learn a response from")
     # One of each: the weights of steep spectra would ask a few jets only.
     low, high = weighted_quantiles(u, np.ones(len(u)), (CENTRAL[0], CENTRAL[2]))
-    found = Flattening.of(log_truth, weight, max(float(high - low) / 2, SMALLEST_RESOLUTION))
+    found = Flattening.of(log_truth, weight, max(float(high - low) / 2, SMALLEST_RESOLUTION), power)
     return found, found(log_truth, weight)
+
+
+def spread_order(log_truth: np.ndarray, log_measured: np.ndarray, share: np.ndarray, batch: int) -> np.ndarray:
+    """Order of the jets in which a batch of evenly spaced ones is like the whole table in truth and response.
+
+    Cells of truth with the same share, and in them to and fro in the response: as many parts as a batch has jets, ten
+    of them beside each other in the response. So a batch teaches less by chance.
+
+    Args:
+        log_truth: Ln truth, shape (n,).
+        log_measured: Ln of what is measured, shape (n,).
+        share: How often jets are drawn, shape (n,).
+        batch: Jets of a batch.
+
+    Returns:
+        Rows, int64 of shape (n,).
+    """
+    order = np.argsort(log_truth, kind="stable")
+    cells = max(1, batch // ACROSS)
+    cell = np.minimum(np.floor(np.cumsum(share[order]) / share.sum() * cells), cells - 1)
+    response = (log_measured - log_truth)[order]
+    return np.asarray(order[np.lexsort((np.where(cell % 2, -response, response), cell))])
 
 
 def _intervals(log_truth: np.ndarray, resolution: float) -> np.ndarray:

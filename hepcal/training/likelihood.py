@@ -21,7 +21,7 @@ from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.reweighting import longest_run
 from hepcal.scores import effective_number, weighted_mean
-from hepcal.training.flattening import LEAST_JETS, Flattening, flattened
+from hepcal.training.flattening import LEAST_JETS, Flattening, flattened, spread_order
 from hepcal.training.inversion import truth_support
 from hepcal.training.learned import Learned, Task, raw_inputs
 
@@ -66,9 +66,9 @@ class Forward:
         """Some of the jets, in the given order."""
         return Forward(self.pairs.take(rows), self.measured[rows])
 
-    def flattened(self) -> tuple[Flattening, np.ndarray]:
+    def flattened(self, power: float = 0.5) -> tuple[Flattening, np.ndarray]:
         """Weights of mean one that do not follow the truth spectrum, float64 of shape (n,), and what made them."""
-        return flattened(self.log_truth, self.measured.mean(1), self.pairs.weight)
+        return flattened(self.log_truth, self.measured.mean(1), self.pairs.weight, power)
 
     @property
     def log_truth(self) -> np.ndarray:
@@ -84,8 +84,8 @@ def learn(task: Task) -> Learned:
 def learn_forward(task: Task, fitted: Forward, judges: Forward) -> Learned:
     """An ensemble of densities of ln(measured / truth) given ln truth and the conditions.
 
-    Jets are drawn evenly in ln truth, those of the same truth as often as their weights say
-    (:mod:`hepcal.training.flattening`).
+    The truth spectrum decides how well the density is known where, and nothing else: jets are drawn without it, those
+    of the same truth as often as their weights say (:mod:`hepcal.training.flattening`).
 
     Raises:
         TrainingError: The median response hardly rises with the truth anywhere, or there are too few jets everywhere.
@@ -93,9 +93,9 @@ def learn_forward(task: Task, fitted: Forward, judges: Forward) -> Learned:
     method = task.method
     assert isinstance(method, Likelihood)  # noqa: S101 - the registry says so
     generator = torch.Generator().manual_seed(task.seed)
-    # In the order of the truth, over which batches are spread.
-    fitted = fitted.take(np.argsort(fitted.log_truth, kind="stable"))
     flattening, weight = fitted.flattened()
+    order = spread_order(fitted.log_truth, fitted.measured.mean(1), weight, method.batch)
+    fitted, weight = fitted.take(order), weight[order]
     u = torch.from_numpy((fitted.measured - fitted.log_truth[:, None]).mean(1).astype(np.float32))
     target = TargetScaling.fit(u, torch.from_numpy(weight))
     location, scale = _moments(fitted.log_truth, weight)
@@ -177,7 +177,7 @@ def _say_support(
     low, high = (f"{figures[f'truth_{end}']:.4g}" for end in ("low", "high"))
     reasons = [] if known.all() else [f"fewer than {LEAST_JETS} effective jets lie within a resolution"]
     reasons += [] if rising.all() else ["the median response does not rise enough with the truth"]
-    first, last = np.exp(log_truth[[0, -1]])
+    first, last = np.exp(log_truth.min()), np.exp(log_truth.max())
     say(
         f"Support in truth p_T: {low} to {high} GeV; {outside.sum()} of {len(outside)} jets ({first:.4g} to {last:.4g} "
         f"GeV) lie outside{', where ' if reasons else ''}{' or '.join(reasons)}. Jets calibrated to values outside are "

@@ -59,9 +59,12 @@ def learn(task: Task) -> Learned:
 
 
 def _evenly(task: Task, fitted: JetPairs) -> Task:
-    """The same task with jets in the order of the truth and weights that do not follow its spectrum."""
+    """The same task with jets in the order of the truth and weights that follow their number, not their spectrum.
+
+    The summary resolves best where most jets are; where they are few it is not trusted.
+    """
     ordered = fitted.take(np.argsort(fitted.truth, kind="stable"))
-    flattening, weight = Forward.of(ordered).flattened()
+    flattening, weight = Forward.of(ordered).flattened(power=1)
     judged = flattening(Forward.of(task.judges).log_truth, task.judges.weight)
     fitted, judges = replace(ordered, weight=weight), replace(task.judges, weight=judged)
     share = torch.from_numpy(weight.astype(np.float32))

@@ -70,7 +70,8 @@ def trusted(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
     cost = _smoothed(np.log(np.where(np.isfinite(found.resolution), found.resolution, 1e3)))
     trust = found.trust[np.argmin(cost, axis=0)]
     knots, first = np.unique(np.maximum.accumulate(found.reco), return_index=True)
-    return knots, _smoothed(trust[None])[0][first]
+    # A trust that changes within a resolution would bend the response.
+    return knots, _smoothed(_smoothed(trust[None]))[0][first]
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:

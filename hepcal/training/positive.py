@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["coordinates", "with_positive_weights"]
 
-# Extents of cells in ln truth and in ln response that are small, in resolutions: in them no density changes much. What is
-# learned is the response, and it changes slowly with the truth.
+# Extents of cells in ln truth and in ln response that are small, in resolutions: in them no density changes much. What
+# is learned is the response, and it changes slowly with the truth.
 RESOLUTIONS = (4.0, 0.5)
 # Where jets have no resolution: smallest extents in ln truth and ln response.
 LEAST_WIDTHS = (0.02, 1e-4)
@@ -75,9 +75,8 @@ def coordinates(pairs: JetPairs) -> np.ndarray:
 
 def _cells(x: np.ndarray, weight: np.ndarray, event: np.ndarray) -> Cells:
     low, high = weighted_quantiles(x[1], np.abs(weight), (CENTRAL[0], CENTRAL[2]))
-    truth, response = (
-        max(share * float(high - low) / 2, w) for share, w in zip(RESOLUTIONS, LEAST_WIDTHS, strict=True)
-    )
+    resolution = float(high - low) / 2
+    truth, response = (max(part * resolution, w) for part, w in zip(RESOLUTIONS, LEAST_WIDTHS, strict=True))
     return Cells.of(x, (truth, response), weight, event)
 
 

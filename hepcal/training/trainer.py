@@ -99,6 +99,8 @@ def train(
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
     tensors = {**learned.tensors, **task.input_tensors()}
     calibrator = CALIBRATORS[method.name](card, tensors)
+    if not held_out.weight.sum() > 0:
+        held_out = task.held_out
     require_sane(calibrator, task.judges, task.fitted)
     finished = _with_figures(calibrator, held_out, task.fitted, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
@@ -207,8 +209,10 @@ def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPai
     if events < MIN_EVENTS:
         raise TrainingError(f"{events} training events are too few; at least {MIN_EVENTS} are needed")
     parts = pairs.split(1 - method.validation, seed)
-    for name, part in zip(("training", "held-out"), parts, strict=True):
-        if not part.weight.sum() > 0:
+    for name, part, weight in zip(
+        ("training", "held-out"), parts, (parts[0].weight, np.abs(parts[1].weight)), strict=True
+    ):
+        if not weight.sum() > 0:
             raise TrainingError(f"the weights of the {len(part)} {name} jets sum to {part.weight.sum():g}")
     return parts
 

@@ -15,8 +15,8 @@ from itertools import pairwise
 import numpy as np
 
 from hepcal.errors import TrainingError
-from hepcal.metrics import CENTRAL
 from hepcal.scores import weighted_quantiles
+from hepcal.statistics import CENTRAL
 
 __all__ = ["LEAST_JETS", "Flattening", "flattened", "spread_order"]
 

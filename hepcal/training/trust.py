@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hepcal.metrics import CENTRAL
 from hepcal.scores import effective_number, weighted_quantiles
+from hepcal.statistics import CENTRAL
 
 __all__ = ["Comparison", "compared", "trusted"]
 

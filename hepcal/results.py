@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,22 @@ import numpy as np
 
 import hepcal
 from hepcal import metrics
+from hepcal.closure_tables import closure_tables, notes
 from hepcal.errors import HepcalError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["closure_tables", "derived", "load_hists", "load_summary", "scores_table", "summarise", "write"]
+__all__ = [
+    "closure_tables",
+    "derived",
+    "load_hists",
+    "load_summary",
+    "notes",
+    "scores_table",
+    "summarise",
+    "write",
+]
 
 HISTS, HISTS_JSON, SUMMARY = "hists.coffea", "hists.json", "summary.json"
 
@@ -32,7 +42,8 @@ def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
     """Bias and resolution as histograms with errors, in bins of truth p_T, |eta| and dijet mass.
 
     Named ``<quantity>_bias`` and ``<quantity>_resolution`` (``pt_bias_abs_eta`` in bins of |eta|), with the axes
-    weighting, level and truth, and the squared statistical error as variance; empty bins hold zero with a zero error.
+    weighting, level and truth, and the squared statistical error as variance; bins with n_eff below 30 hold zero with a
+    zero error.
     """
     out = {}
     for quantity in ("pt", "mjj"):
@@ -70,7 +81,7 @@ def summarise(
     with np.errstate(invalid="ignore"):
         share = matching[:, 1] / matching.sum(axis=1)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "hepcal": hepcal.__version__,
         "calibrator": dict(calibrator),
         "events": dict(events),
@@ -87,21 +98,51 @@ def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str,
     """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all.
 
     Plots of an earlier run in the same directory are removed: they show other histograms.
+
+    Raises:
+        ResultError: A histogram or the summary holds a number that is not finite, for which JSON has no word; nothing
+            is written.
     """
     import uhi.io.json
     from coffea.util import save
 
     directory.mkdir(parents=True, exist_ok=True)
     everything = {**hists, **derived(hists)}
+    _require_finite(everything, summary)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
         part = Path(scratch)
         save(everything, part / HISTS)
-        (part / HISTS_JSON).write_text(json.dumps(everything, default=uhi.io.json.default))
-        (part / SUMMARY).write_text(json.dumps(summary, indent=1))
+        (part / HISTS_JSON).write_text(json.dumps(everything, default=uhi.io.json.default, allow_nan=False))
+        (part / SUMMARY).write_text(json.dumps(summary, indent=1, allow_nan=False))
         for name in (HISTS, HISTS_JSON, SUMMARY):
             (part / name).replace(directory / name)
     for stale in (*directory.glob("plots/*.png"), *directory.glob("plots/*.pdf")):
         stale.unlink()
+
+
+def _require_finite(hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
+    """Refuse what would not be JSON, with the place."""
+    for name, filled in hists.items():
+        for part in (filled.values(flow=True), filled.variances(flow=True)):
+            if part is not None and not np.isfinite(part).all():
+                first = [int(i) for i in np.argwhere(~np.isfinite(part))[0]]
+                raise ResultError(
+                    f"histogram {name!r} holds {(~np.isfinite(part)).sum()} numbers that are not finite (the first at "
+                    f"{dict(zip(filled.axes.name, first, strict=True))}, positions with flow): a momentum or a weight "
+                    "of the files is NaN or infinite, or weights overflow. Nothing was written"
+                )
+    if bad := list(_not_finite(summary)):
+        raise ResultError(f"the summary holds numbers that are not finite: {', '.join(bad[:5])}. Nothing was written")
+
+
+def _not_finite(content: Any, where: str = "") -> Iterator[str]:
+    """Places of NaN and infinite numbers."""
+    if isinstance(content, float) and not np.isfinite(content):
+        yield where
+    named = content.items() if isinstance(content, Mapping) else ()
+    listed = enumerate(content) if isinstance(content, list | tuple) else ()
+    for key, value in (*named, *listed):
+        yield from _not_finite(value, f"{where}.{key}".lstrip("."))
 
 
 def load_hists(directory: Path) -> dict[str, hist.Hist]:
@@ -117,12 +158,20 @@ def load_hists(directory: Path) -> dict[str, hist.Hist]:
 
 
 def load_summary(directory: Path) -> dict[str, Any]:
-    """The summary of a run.
+    """The summary of a run; in one of schema version 1 the share within sigma_tot gets its name of today.
 
     Raises:
         ResultError: The directory is not the result of a run.
     """
-    return _read(directory / SUMMARY)
+    summary = _read(directory / SUMMARY)
+    return _renamed(summary) if summary.get("schema_version") == 1 else summary
+
+
+def _renamed(content: Any) -> Any:
+    """``coverage_68`` was what lies within sigma_tot before there was a coverage of intervals."""
+    if not isinstance(content, dict):
+        return content
+    return {"within_sigma_tot" if name == "coverage_68" else name: _renamed(each) for name, each in content.items()}
 
 
 def _read(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
@@ -135,108 +184,6 @@ def _read(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> di
     if not isinstance(content, dict):
         raise ResultError(f"{path.parent} is not the result of 'hepcal run': {path.name} holds no JSON object")
     return content
-
-
-COLUMNS: Sequence[tuple[str, str, str]] = (
-    ("n_eff", "n_eff", "{:.0f}"),
-    ("bias", "bias [%]", "{:+.2f}"),
-    ("response_median", "median", "{:.4f}"),
-    ("resolution", "resol. [%]", "{:.2f}"),
-    ("pull_sd", "pull sd", "{:.2f}"),
-    ("pull_half68", "pull 68 %", "{:.2f}"),
-    ("coverage_68", "cover. [%]", "{:.1f}"),
-    ("sigma_stoch", "σ_stoch [GeV]", "{:.1f}"),
-    ("sigma_pred", "σ_pred [GeV]", "{:.1f}"),
-)
-PERCENT = ("bias", "resolution", "coverage_68")
-# Bins with less than this are left out of printed tables.
-MIN_N_EFF = 10
-MIN_SHARE = 1e-3
-
-
-def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
-    """Closure before and after calibration in bins of truth, one table per weighting and quantity.
-
-    Bins with n_eff below ten, or less than a thousandth of the weight, are left out of the tables (not of the files).
-    """
-    from rich.table import Table
-
-    tables = []
-    for weighting, quantities in summary["samples"].items():
-        for quantity, levels in quantities.items():
-            if all(figures["inclusive"]["n_eff"][0] < MIN_N_EFF for figures in levels.values()):
-                continue
-            name = {"pt": "jet p_T", "mjj": "dijet mass"}[quantity]
-            table = Table(title=f"{name}, {weighting.upper()} weights{title}", title_justify="left")
-            table.add_column("truth [GeV]")
-            table.add_column("level")
-            for _, label, _ in COLUMNS:
-                table.add_column(label, justify="right")
-            edges = next(iter(levels.values()))["edges"]
-            rows = [(i, f"{lo:.0f}-{hi:.0f}") for i, (lo, hi) in enumerate(pairwise(edges))]
-            for index, label in rows:
-                for level, figures in levels.items():
-                    if figures["n_eff"][index] >= MIN_N_EFF and figures["share"][index] >= MIN_SHARE:
-                        table.add_row(label, level, *_cells(figures, index))
-            table.add_section()
-            for level, figures in levels.items():
-                table.add_row("all", level, *_cells(figures["inclusive"], 0))
-                table.caption = " ".join(
-                    filter(
-                        None,
-                        [str(table.caption or ""), f"sum({level})/sum(truth) = {figures['sum_ratio']:.4f}"],
-                    )
-                )
-            tables.append(table)
-    return tables
-
-
-def _cells(figures: Mapping[str, Any], index: int) -> list[str]:
-    cells = []
-    for name, _, form in COLUMNS:
-        value = figures.get(name, [None] * (index + 1))[index]
-        cells.append("-" if value is None else form.format(100 * value if name in PERCENT else value))
-    return cells
-
-
-def notes(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader of the closure tables must know, in sentences."""
-    events = summary["events"]
-    simulated = f"{events['selected']} of {events['simulated']} simulated ones have two matched jets"
-    out = [f"{events['read']} events read; {simulated}."]
-    out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
-    out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
-    bsm = summary["samples"].get("bsm", {}).get("mjj", {}).get("calib")
-    if summary["samples"] and (bsm is None or bsm["inclusive"]["n_eff"][0] < MIN_N_EFF):
-        out.append("No BSM closure: fewer than ten effective events near the resonance, or 50 with a true dijet mass.")
-    if events["outside_density"]:
-        out.append(f"{events['outside_density']} events lie outside the mass density and have BSM weight zero.")
-    if summary["samples"]:
-        out.append(_what_closes(summary["calibrator"]))
-        out.append(
-            "On a skewed response pulls of unit spread can cover more than 68.27 %: compare 'pull sd' with 'pull 68 %'."
-        )
-    return out
-
-
-def _what_closes(calibrator: Mapping[str, Any]) -> str:
-    """What the declared quantity and the prior mean for the tables."""
-    if calibrator.get("needs_data", False):
-        return (
-            "pt_calib moves simulation to data; no closure in truth is promised, and another truth spectrum would give "
-            "another map."
-        )
-    if calibrator.get("follows_prior", True):
-        return (
-            "sum(calib)/sum(truth) is close to one by construction for a regression of the truth and proves nothing; "
-            "the bias in bins of truth shows the dependence on the training spectrum."
-        )
-    column = {"mean": "'bias'", "median": "'median'"}.get(calibrator["quantity"], "neither 'bias' nor 'median'")
-    return (
-        f"pt_calib is the {calibrator['quantity']} of its method and does not depend on the training spectrum inside "
-        f"its support: in bins of truth {column} shows its closure. On a skewed response no calibration closes in mean "
-        "and median at once."
-    )
 
 
 def describe_card(calibrator: Any) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from hepcal.filesets import Fileset
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say, step
+from hepcal.resonances import shown
 from hepcal.reweighting import Resonance
 from hepcal.schemas import SCHEMAS
 
@@ -135,7 +136,7 @@ def _summary(
         },
         extra={
             "datasets": counts,
-            "resonance": resonance.model_dump(),
+            "resonance": shown(resonance, density, done.output["hists"]),
             "mass_density": None if density is None else {"sha256": density.sha256, **density.model_dump()},
             "trained_on": trained_on(calibrator, done.files),
         },

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hepcal.errors import TrainingError
 from hepcal.features import Features
+from hepcal.networks.scaling import MOMENTUM
 
 __all__ = ["CARD_VERSION", "Card", "Quantity", "SourceCard", "joint_features"]
 
@@ -130,3 +131,9 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
     constituents = next(iter(momenta), None)
     pt = next(iter(specs.values())).pt
     return Features(inputs=tuple(inputs[name] for name in names), constituents=constituents, pt=pt)
+
+
+def transforms_of(features: Features) -> tuple[str, ...]:
+    """Transforms of all network inputs: ln p_T first, components of constituents last."""
+    momenta = features.width - len(features.inputs)
+    return ("log", *(feature.transform for feature in features.inputs), *[MOMENTUM] * momenta)

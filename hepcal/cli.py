@@ -143,7 +143,7 @@ def train(
     - likelihood: the density of reco p_T at fixed truth, inverted; p_T only, or with conditions
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
-    from hepcal.calibrators.base import device_of
+    from hepcal.calibrators.devices import device_of
     from hepcal.config import TrainingConfig
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs

@@ -19,6 +19,7 @@ from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say, step
+from hepcal.resonances import shown
 from hepcal.reweighting import Resonance
 from hepcal.schemas import SCHEMAS
 
@@ -150,7 +151,7 @@ def _summary(
         extra={
             "datasets": counts,
             "normalisation": {name: each.model_dump() for name, each in survey.normalisation.items()},
-            "resonance": resonance.model_dump(),
+            "resonance": shown(resonance, density, done.output["hists"]),
             "mass_density": None if density is None else {"sha256": density.sha256, **density.model_dump()},
             "trained_on": trained_on(calibrator, done.files),
             "inputs": compared_inputs(calibrator, done.output["inputs"]),

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from hepcal.arrays import numbers
 from hepcal.calibrators import files
-from hepcal.calibrators.base import device_of
+from hepcal.calibrators.devices import device_of
 from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks

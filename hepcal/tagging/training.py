@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import device_of
 from hepcal.calibrators.card import Card
+from hepcal.calibrators.devices import device_of
 from hepcal.calibrators.objectives import TrainingSet
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from hepcal.arrays import unmasked
-from hepcal.calibrators.base import Calibrator, device_of, transforms_of
+from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.card import Card
+from hepcal.calibrators.devices import device_of
+from hepcal.calibrators.flat import transforms_of
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint

@@ -121,7 +121,9 @@ def test_the_readme_predicts_with_the_other_methods_it_names(method: str, at_wor
 def test_the_readme_reads_constituents_augments_and_tags(
     at_work: dict[str, Any], monkeypatch: pytest.MonkeyPatch, top_jets: hepcal.JetPairs
 ) -> None:
-    constituents, more = (next(b for b in blocks("python") if word in b) for word in ("Constituents(", "tagging"))
+    constituents, more = (
+        next(b for b in blocks("python") if word in b) for word in ("Features(constituents", "tagging.train")
+    )
     monkeypatch.setattr(hepcal.JetPairs, "from_fileset", lambda *_, **__: top_jets)
     # The jets of fat-jet files are read in test_constituents.
     lines = [line for line in constituents.splitlines() if not line.startswith("jets = ")]
@@ -194,7 +196,7 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 
 def test_every_python_block_of_the_readme_is_run_above() -> None:
-    markers = ("matched_gen", "calibrator.save", "Constituents(", "tagging.train")
+    markers = ("matched_gen", "calibrator.save", "Features(constituents", "tagging.train")
     assert [sum(marker in block for marker in markers) for block in blocks("python")] == [1] * len(markers)
 
 

@@ -271,7 +271,10 @@ def show(
 
         _print_pairs(JetPairs.open(path))
     elif path.is_dir():
-        _print_closure(results.load_summary(path))
+        from hepcal.differences import warn_if_inputs_differ
+
+        _print_closure(summary := results.load_summary(path))
+        warn_if_inputs_differ(summary)
     else:
         from hepcal.calibrators.base import Calibrator
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from conftest import NETWORKS
 from sample_files import delphes_file
+from typer.testing import CliRunner
 
 import hepcal
 from hepcal import diagnostics, results
 from hepcal.calibrators import cache, files
 from hepcal.calibrators.base import Calibrator
+from hepcal.cli import app
 from hepcal.differences import ALL, RESPONSE, Difference, notable
 from hepcal.errors import CalibratorFileError
 from hepcal.executors import open_executor
@@ -271,6 +273,22 @@ def test_a_diagnosis_warns_of_another_detector(
     assert "this sample differs from the training of toy" in capsys.readouterr().err
     content = json.loads(json.dumps(loud["toy"].as_dict(), allow_nan=False))["inputs"]
     assert next(d["quantity"] for d in content if d["region"] == ALL) == RESPONSE
+
+
+def test_show_repeats_the_warning_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {
+        "samples": {},
+        "events": {"read": 1, "selected": 1, "simulated": 1, "skipped_files": [], "without_truth": [],
+                   "outside_density": 0},
+    }  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert CliRunner().invoke(app, ["show", str(tmp_path)]).exit_code == 0
+    one = Difference(RESPONSE, ALL, 0.3, 40.0, -0.5, 0.92, 0.97, "truth")
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "inputs": {"full": [dataclasses.asdict(one)]}}))
+    found = CliRunner().invoke(app, ["show", str(tmp_path)])
+    assert found.exit_code == 0
+    assert "the data set 'full' differs from the training" in found.stderr
+    assert "response lower by 0.50 widths (-5.2 %" in found.stderr
 
 
 def without_histograms(calibrator: Calibrator) -> Calibrator:

@@ -280,9 +280,12 @@ def show(
 
         _print_pairs(JetPairs.open(path))
     elif path.is_dir():
+        from hepcal.differences import warn_if_inputs_differ
+
         summary = results.load_summary(path)
         with results.whole(path):
             _print_closure(summary)
+            warn_if_inputs_differ(summary)
     else:
         from hepcal.calibrators.base import Calibrator
 

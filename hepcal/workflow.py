@@ -9,7 +9,7 @@ from typing import Any
 
 from hepcal import outputs, results, running
 from hepcal.calibrators.base import Calibrator
-from hepcal.differences import Difference, notable, warning
+from hepcal.differences import warn_if_inputs_differ
 from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
@@ -23,7 +23,7 @@ from hepcal.resonances import shown
 from hepcal.reweighting import Resonance
 from hepcal.schemas import SCHEMAS
 
-__all__ = ["compared_inputs", "run_dijets", "trained_on", "warn_if_inputs_differ", "warn_if_trained_on"]
+__all__ = ["compared_inputs", "run_dijets", "trained_on", "warn_if_trained_on"]
 
 MOMENTUM = ("pt", "eta", "phi", "mass")
 
@@ -180,13 +180,6 @@ def compared_inputs(
             assert condition == here.condition  # noqa: S101 - how the processor names them
             found[dataset] = [asdict(d) for d in trained.differences(calibrator.card.features, here)] or None
     return found
-
-
-def warn_if_inputs_differ(summary: Mapping[str, Any]) -> None:
-    """Say which data sets are of another detector than the training."""
-    for dataset, found in summary["inputs"].items():
-        if differing := notable(Difference(**one) for one in found or ()):
-            say(warning("this calibrator", f"the data set {dataset!r}", differing))
 
 
 def warn_if_trained_on(summary: Mapping[str, Any]) -> None:

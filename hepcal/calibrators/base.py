@@ -19,14 +19,16 @@ from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.coverage import covered, has_interval, padded
 from hepcal.calibrators.devices import device_of
-from hepcal.calibrators.flat import checked, flat_jets, transforms_of
+from hepcal.calibrators.flat import flat_jets, transforms_of
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
 from hepcal.calibrators.seen import histograms_of
 from hepcal.chosen import OfJets
 from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
+from hepcal.differences import Condition
 from hepcal.distributions import Distribution, Jets
 from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
+from hepcal.input_histograms import InputHistograms
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
 from hepcal.networks.scaling import InputScaling, TargetScaling
@@ -64,6 +66,8 @@ class Calibrator(ABC):
     block: int = BLOCK
     # Whether one evaluation gives the columns and what they cover.
     judges: bool = False
+    # What the training saw of the inputs, by the p_T that is held fixed; nothing in files of earlier versions.
+    input_histograms: Mapping[Condition, InputHistograms] = MappingProxyType({})
 
     def __init__(
         self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
@@ -388,5 +392,3 @@ class Calibrator(ABC):
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
 
-    def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return checked(self.card.features, features, reco)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -176,8 +176,8 @@ class Tagger:
         self._map(block, summarise)
         score, logit, sigma_logit, sigma_score = found
         if not several:
-            return TaggerPrediction(score, logit, None, None, lambda: self._logits(block))
-        return TaggerPrediction(score, logit, sigma_logit, sigma_score, lambda: self._logits(block))
+            return TaggerPrediction(score, logit, None, None, partial(self._logits, block))
+        return TaggerPrediction(score, logit, sigma_logit, sigma_score, partial(self._logits, block))
 
     def _logits(self, block: np.ndarray) -> np.ndarray:
         found = np.empty((self.draws, len(block)), dtype=np.float32)

@@ -14,14 +14,15 @@ from coffea.processor import ProcessorABC
 from hepcal.errors import PairsError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
+from hepcal.inspection import FileInfo, copies
 from hepcal.matching import MAX_DR
-from hepcal.reweighting import dataset_factors
+from hepcal.normalisation import Normalisation, normalise
 from hepcal.schemas import event_weight, truth_jets
 from hepcal.threshold import count, threshold_of
 from hepcal.truth import Leading, matched_truth, partners, require_usable
 
 if TYPE_CHECKING:
-    from hepcal.running import FileInfo, Run
+    from hepcal.running import Run
 
 __all__ = [
     "COLUMNS",
@@ -124,7 +125,9 @@ def inputs_of(files: Sequence[FileInfo], features: Features, jets: str) -> tuple
     return schemas[0], spec
 
 
-def source_of(done: Run, schema: str, selection: Selection) -> dict[str, Any]:
+def source_of(
+    done: Run, schema: str, selection: Selection, normalisation: Mapping[str, Normalisation]
+) -> dict[str, Any]:
     """Provenance of a table, for its card and for people."""
     counts = {name: int(done.output[name]) for name in COUNTED}
     return {
@@ -142,7 +145,9 @@ def source_of(done: Run, schema: str, selection: Selection) -> dict[str, Any]:
         "unmatched": counts["truth_jets"] - counts["matched"],
         "truncated_jets": counts["truncated_jets"],
         "without_constituents": counts["without_constituents"],
+        "copies": copies(done.files),
         "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
+        "normalisation": {name: each.model_dump() for name, each in normalisation.items()},
     }
 
 
@@ -163,21 +168,28 @@ def selection_rows(source: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def weight_factors(sum_of_weights: Mapping[str, float], fileset: Fileset) -> dict[str, float]:
-    """Factors that scale the weights of data sets to their cross sections; empty if no data set gives one.
+def weight_factors(
+    sum_of_weights: Mapping[str, float], files: Sequence[FileInfo], fileset: Fileset
+) -> dict[str, Normalisation]:
+    """What scales the weights of data sets to their cross sections; empty if no data set gives one.
+
+    Args:
+        sum_of_weights: Of the events that were read, by data set.
+        files: The files that were read.
+        fileset: Their data sets.
 
     Raises:
-        FilesetError: Some give one and some do not.
+        FilesetError: As :func:`hepcal.normalisation.normalise`.
     """
-    cross_sections = {dataset.name: dataset.metadata.get("cross_section") for dataset in fileset.datasets}
-    if all(value is None for value in cross_sections.values()):
+    with_events = {info.dataset for info in files if info.entries}
+    if not any(dataset.cross_section is not None for dataset in fileset.datasets if dataset.name in with_events):
         return {}
+    found = normalise({name: sum_of_weights[name] for name in sum_of_weights if name in with_events}, files, fileset)
     # Rounded, so that sums taken over chunks in another order give the same table.
-    found = dataset_factors(sum_of_weights, cross_sections)
-    return {name: float(f"{factor:.9e}") for name, factor in found.items()}
+    return {name: each.model_copy(update={"factor": float(f"{each.factor:.9e}")}) for name, each in found.items()}
 
 
-def columns_of(output: Mapping[str, Any], factors: Mapping[str, float]) -> dict[str, np.ndarray]:
+def columns_of(output: Mapping[str, Any], factors: Mapping[str, Normalisation]) -> dict[str, np.ndarray]:
     """Columns in the order of the fileset, weights multiplied by the factors of their data sets.
 
     Chunks are taken out of ``output`` as they are copied: the table is in memory once, not twice.
@@ -188,7 +200,7 @@ def columns_of(output: Mapping[str, Any], factors: Mapping[str, float]) -> dict[
     start = 0
     for key in sorted(chunks):
         dataset, chunk = chunks.pop(key)
-        chunk["weight"] = chunk["weight"] * factors.get(dataset, 1.0)
+        chunk["weight"] = chunk["weight"] * (factors[dataset].factor if dataset in factors else 1.0)
         for name in COLUMNS:
             part = chunk.pop(name)
             if name not in columns:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hepcal.arrays import numbers, unmasked
 from hepcal.constituents import Constituents
 from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
 from hepcal.filesets import Fileset, load_fileset
 from hepcal.pairing import COLUMNS, PairsProcessor, Selection, columns_of, inputs_of, source_of, weight_factors
 from hepcal.reweighting import n_eff
-from hepcal.rows import check_rows, chunks, open_column, selected, taken
+from hepcal.rows import check_rows, chunks, selected, taken
 from hepcal.schemas import PtKind
-from hepcal.tables import CARD, writing
+from hepcal.tables import CARD, open_columns, read_card, source_in, writing
 from hepcal.threshold import known_cut
 
 if TYPE_CHECKING:
@@ -127,21 +128,22 @@ class JetPairs:
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
         """
-        reco = np.ascontiguousarray(reco, dtype=np.float32)
-        n = len(reco)
-        if event is not None and not np.issubdtype(np.asarray(event).dtype, np.integer):
-            raise PairsError(
-                f"event ids must be integers, found {np.asarray(event).dtype}: rounding would merge events"
-            )
+        n = len(reco := unmasked("reco", reco))
+        if event is not None and (event := unmasked("event", event)).dtype.kind not in "iu":
+            raise PairsError(f"event ids must be integers, found {event.dtype}: rounding would merge events")
+
+        def column(name: str, values: Any, dtype: Any = np.float32) -> np.ndarray:
+            return np.ascontiguousarray(numbers(name, values, dtype))
+
         table = cls(
-            features=np.ascontiguousarray(features, dtype=np.float32),
-            reco=reco,
-            truth=np.ascontiguousarray(truth, dtype=np.float32),
-            weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
-            event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
+            features=column("features", features),
+            reco=column("reco", reco),
+            truth=column("truth", truth),
+            weight=np.ones(n) if weight is None else column("weight", weight, np.float64),
+            event=np.arange(n, dtype=np.int64) if event is None else column("event", event, np.int64),
             spec=Features.model_validate({"inputs": tuple(names), "constituents": constituents, "pt": pt}),
             source={"schema": "arrays"} | ({} if threshold is None else known_cut(threshold, reco, truth).source),
-            truth_error=None if truth_error is None else np.ascontiguousarray(truth_error, dtype=np.float32),
+            truth_error=None if truth_error is None else column("truth_error", truth_error),
         )
         table.check()
         return table
@@ -183,9 +185,12 @@ class JetPairs:
         Raises:
             PairsError: The files have different schemas, or hold no matched jet, or the truth is not as above.
             ReadError: Files cannot be read, or have no particle-level jets (collision data).
+            FilesetError: Weights of several data sets cannot be compared, see
+                :func:`hepcal.normalisation.require_comparable`.
             MissingFieldError: A file lacks a branch that the features need.
         """
         from hepcal.executors import open_executor
+        from hepcal.normalisation import require_comparable, say_normalisation
         from hepcal.running import inspect, run
 
         checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr, keep_leptons=keep_leptons)
@@ -196,6 +201,7 @@ class JetPairs:
                 return cls.from_fileset(checked, features, executor=executor, **more)
         needed = {chosen.collection: ("pt", "eta", "phi")}
         inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
+        require_comparable(inspected[0], checked)
         schema, spec = inputs_of(inspected[0], features or Features(), jets)
         order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
@@ -208,8 +214,9 @@ class JetPairs:
             show=show,
             inspected=inspected,
         )
-        factors = weight_factors(done.output["sum_of_weights"], checked)
-        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen))
+        factors = weight_factors(done.output["sum_of_weights"], done.files, checked)
+        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen, factors))
+        say_normalisation(factors if show else {})
         table.check()
         return table
 
@@ -220,6 +227,10 @@ class JetPairs:
             PairsError: It is empty, shapes disagree, or a value is not finite or not positive; says where.
         """
         n = len(self.reco)
+        for name in self.columns:
+            if isinstance(getattr(self, name), np.ma.MaskedArray):
+                unmasked(name, getattr(self, name))
+                raise PairsError(f"{name} is a masked array: make the table with JetPairs.from_arrays")
         if n == 0:
             raise PairsError(f"no matched jets: nothing to train on (source: {dict(self.source)})")
         if self.features.shape != (n, self.spec.width):
@@ -337,14 +348,12 @@ class JetPairs:
         """
         path = Path(directory)
         try:
-            card = json.loads((path / CARD).read_text())
+            card = read_card(path)
+            if card.get("version") != TABLE_VERSION:
+                raise ValueError(f"{CARD} has the version {card.get('version')!r}; this hepcal reads {TABLE_VERSION}")
+            spec, source = Features.model_validate(card.get("spec")), source_in(card)
             names = (*COLUMNS, *(name for name in OPTIONAL if name in card.get("columns", ())))
-            columns = {name: open_column(path / f"{name}.npy") for name in names}
-        except (OSError, ValueError) as error:
+            columns = open_columns(path, card, names, spec.width)
+        except (OSError, ValueError, TypeError) as error:
             raise PairsError(f"{path} is not a training table written by 'hepcal pairs': {error}") from error
-        if card.get("version") != TABLE_VERSION or any(len(c) != card["rows"] for c in columns.values()):
-            raise PairsError(
-                f"{path}: table.json (version {card.get('version')}, {card.get('rows')} rows) "
-                f"does not fit the columns ({[len(c) for c in columns.values()]} rows, version {TABLE_VERSION})"
-            )
-        return cls(**columns, spec=Features.model_validate(card["spec"]), source=card["source"])
+        return cls(**columns, spec=spec, source=source)

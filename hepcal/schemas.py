@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import awkward as ak
 from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
@@ -16,6 +16,7 @@ from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 from hepcal.entries import place
 from hepcal.errors import MissingFieldError, SchemaError
 from hepcal.event_level import event_field, event_weight
+from hepcal.originals import PtKind, detector_pt
 
 __all__ = [
     "CANDIDATES",
@@ -24,6 +25,7 @@ __all__ = [
     "NO_CANDIDATES",
     "PFNANO_INDEX",
     "SCHEMAS",
+    "PtKind",
     "TRUTH_JETS",
     "FatJetDelphesSchema",
     "Links",
@@ -37,7 +39,6 @@ __all__ = [
     "truth_jets",
 ]
 
-PtKind = Literal["raw", "pt"]
 MOMENTUM = ("pt", "eta", "phi", "mass")
 DELPHES_BRANCHES = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
 # Collections of particle-level jets: a file with one of them is simulation.
@@ -104,12 +105,14 @@ class Schema:
         tree: Name of the event tree.
         coffea: The coffea schema class.
         pt: Detector-level p_T by default: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field itself.
+        weight: The branch that :func:`event_weight` reads.
     """
 
     name: str
     tree: str
     coffea: type[Any]
     pt: PtKind
+    weight: str
 
     @property
     def family(self) -> str:
@@ -150,9 +153,9 @@ class Schema:
 
 
 SCHEMAS = {
-    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw"),
-    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw"),
-    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt"),
+    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw", "genWeight"),
+    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw", "genWeight"),
+    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt", "Event.Weight"),
 }
 # Names of links to candidates and of the field with the position of the candidate: of PFNano, and of NanoAOD v15.
 SPELLINGS = [(many, index) for many in ("PFCands", "PFCand") for index in ("pFCandsIdx", "pfCandIdx")]
@@ -242,23 +245,3 @@ def truth_jets(events: ak.Array, collection: str = "GenJet") -> ak.Array:
             "Columns can be attached; closure and training need simulation."
         )
     return events[collection]
-
-
-def detector_pt(jets: ak.Array, kind: PtKind) -> ak.Array:
-    """Detector-level p_T [GeV] in the layout of ``jets``.
-
-    Args:
-        jets: Reconstructed jets of any layout.
-        kind: ``raw`` undoes the correction stored in NanoAOD, ``pt (1 - rawFactor)``; ``pt`` takes the field.
-
-    Raises:
-        SchemaError: ``raw`` is asked of jets without a ``rawFactor``.
-    """
-    if kind == "pt":
-        return jets.pt
-    if "rawFactor" not in jets.fields:
-        raise SchemaError(
-            "this calibrator was trained on uncorrected p_T, pt * (1 - rawFactor), but these jets have no field "
-            "'rawFactor' (Delphes jets have none, and are not corrected): train with Features(pt='pt') for them"
-        )
-    return jets.pt * (1 - jets.rawFactor)

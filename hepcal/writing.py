@@ -13,6 +13,7 @@ from coffea.processor import accumulate
 from hepcal.errors import IncompleteRunError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
+from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.pairing import (
     COLUMNS,
     COUNTED,
@@ -69,12 +70,14 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
 
     Raises:
         PairsError: The files have different schemas.
+        FilesetError: Weights of several data sets cannot be compared.
         ReadError: Files cannot be read.
         MissingFieldError: A file lacks a branch that the features need.
         IncompleteRunError: No file is left, or not every planned event was processed.
     """
     needed = {reading.selection.collection: ("pt", "eta", "phi")}
     inspected = inspect(reading.fileset, needed, allow_skipped=reading.allow_skipped, show=reading.show)
+    require_comparable(inspected[0], reading.fileset)
     schema, spec = inputs_of(inspected[0], reading.features, reading.selection.jets)
     counts: dict[str, Any] = defaultdict(int)
     sums: dict[str, float] = defaultdict(float)
@@ -103,12 +106,13 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
                 writer.append(name, columns.pop(name))
     if not files:
         raise IncompleteRunError("no file is left to process:\n" + "\n".join(reason.reason for reason in skipped))
-    factors = weight_factors(sums, reading.fileset)
+    factors = weight_factors(sums, files, reading.fileset)
     for dataset, weight in weights:
-        writer.append("weight", weight * factors.get(dataset, 1.0))
+        writer.append("weight", weight * (factors[dataset].factor if dataset in factors else 1.0))
     found = {**counts, "threshold": threshold, "leptons_by": leptons_by}
     everything = Run(found, tuple(files), sum(f.entries for f in files), tuple(skipped))
-    return spec, source_of(everything, schema, reading.selection)
+    say_normalisation(factors if reading.show else {})
+    return spec, source_of(everything, schema, reading.selection, factors)
 
 
 def _runs(reading: Reading, spec: Features, inspected: Inspection) -> Iterator[Run]:

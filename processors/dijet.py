@@ -7,7 +7,8 @@ from typing import Any
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
-from hepcal.processors.response import fill_jets
+from hepcal.processors import inputs
+from hepcal.processors.response import fields_for, fill_jets, truth_for
 from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
 
@@ -58,10 +59,10 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         dataset, booked = events.metadata["dataset"], hists.book(self.binning)
         if not is_simulation(events):
             return self._process_data(events, booked, dataset)
-        fields = self.calibrator.card.features.fields_of(events.Jet)
-        pair = LeadingPair.of(events, fields, keep_leptons=self.keep_leptons)
+        pair = LeadingPair.of(events, fields_for(self.calibrator, events), keep_leptons=self.keep_leptons)
         pair.require_masses()
-        jets = self.calibrator(pair.reco, event=events, replicas=bool(self.calibrator.replicas))
+        replicas, truth_pt = bool(self.calibrator.replicas), truth_for(self.calibrator, pair)
+        jets = self.calibrator(pair.reco, event=events, replicas=replicas, truth=truth_pt)
         weights, outside = self._weights(events, pair, dataset)
         fill_jets(booked, self.calibrator, pair, jets, weights, dataset)
         use = pair.complete
@@ -80,7 +81,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             "outside_density": outside,
             "leptons": pair.leptons,
         }
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        seen = inputs.of_simulation(self.calibrator, pair, events, weights["qcd"])
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
         """One set of histograms with all data sets on its axis, in alphabetical order."""
@@ -101,7 +103,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         """Dijet mass and its uncertainties before and after calibration, for events with two calibrated jets.
 
         sigma_stoch of two jets is independent. sigma_pred of the mass is its spread over the replicas, which carry the
-        correlation of the two jets; they come from the weight draws, also where sigma_pred of a jet does not.
+        correlation of the two jets; they come from the weight draws, also where sigma_pred of a jet does not. There is
+        no interval of the mass: only what lies within its sigma_tot is counted, not its coverage.
         """
         reco, calib = at_scale(jets, self.calibrator.reco(jets)), at_scale(jets, jets.pt_calib)
         mass = dijet_mass(calib)
@@ -128,6 +131,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         jets = self.calibrator(
             jet_columns(events.Jet, self.calibrator.card.features.fields_of(events.Jet)), event=events
         )
+        seen = inputs.of_data(self.calibrator, jets, events)
         jets = jets[ak.num(jets) >= 2]
         for name in MOMENTUM:
             require_usable(jets, events[ak.num(events.Jet) >= 2], "Jet", name)
@@ -138,7 +142,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             hists.fill_spectrum(booked, "mjj", level, dijet_mass(scaled), {"data": np.ones(len(jets))}, dataset)
             hists.fill_spectrum(booked, "pt", level, flat, {"data": np.ones(len(flat))}, dataset)
         counts = {"events": len(events), "selected": len(jets), "outside_density": 0, "leptons": 0}
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
 
 def at_scale(jets: ak.Array, pt: ak.Array) -> ak.Array:

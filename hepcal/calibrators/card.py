@@ -105,7 +105,7 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
         Every input once, in an order that keeps that of every calibrator.
 
     Raises:
-        TrainingError: They have different p_T conventions, transforms of one input, or orders.
+        TrainingError: They have different p_T conventions, transforms or meanings of one input, or orders.
     """
     specs = {name: card.features for name, card in cards.items()}
     if len({spec.pt for spec in specs.values()}) > 1:
@@ -121,8 +121,8 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
         for feature in spec.inputs:
             if feature != (other := inputs[feature.name]):
                 raise TrainingError(
-                    f"{name} has the input {feature.name!r} with the transform {feature.transform!r}, another "
-                    f"calibrator with {other.transform!r}: take them one by one"
+                    f"{name} has the input {feature.label!r} with the transform {feature.transform!r}, another "
+                    f"calibrator {other.label!r} with {other.transform!r}: take them one by one"
                 )
         for first, second in pairwise(spec.names):
             order.add(second, first)

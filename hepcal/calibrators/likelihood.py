@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -12,15 +13,16 @@ from pydantic import Field
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.card import Quantity
 from hepcal.calibrators.ensemble import Ensemble
+from hepcal.calibrators.flat import checked
 from hepcal.calibrators.method import Positive, PositiveFloat, Schedule
 from hepcal.columns import REPLICAS
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
-from hepcal.metrics import CENTRAL
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.forward import ForwardDensity
 from hepcal.networks.inverse import Reading, inverse_of
 from hepcal.prediction import combine_draws, in_quadrature
+from hepcal.statistics import CENTRAL
 
 __all__ = ["Likelihood", "LikelihoodCalibrator"]
 
@@ -139,7 +141,7 @@ class LikelihoodCalibrator(Calibrator):
         """
         if not 0 < probability < 1:
             raise ValueError(f"a probability lies between 0 and 1, found {probability}")
-        features, reco = self._checked(features, reco)
+        features, reco = checked(self.card.features, features, reco)
         ends = np.empty((2, len(reco)))
 
         def work(part: slice, block: torch.Tensor) -> None:
@@ -153,4 +155,4 @@ class LikelihoodCalibrator(Calibrator):
         return ends[0], ends[1]
 
     def _belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
-        return lambda probability: self.interval(features, reco, probability)
+        return partial(self.interval, features, reco)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.arrays import numbers, unmasked
 from hepcal.metrics import CENTRAL, QUANTILE_WIDTH_UNC
 from hepcal.prediction import Prediction
 from hepcal.scores.jets import JetScores, jet_scores
@@ -52,7 +53,7 @@ class Scores:
         pull_sd: Its standard deviation.
         pull_half68: Half its central 68.27 % width.
         within_sigma_tot: Share of truths within sigma_tot of the mean: 68.27 % for a Gaussian.
-        coverage_68: Share of truths in the predicted central 68.27 % interval.
+        coverage_68: Share of truths in the predicted central 68.27 % interval: of a density, or a Neyman belt.
         crps: Mean continuous ranked probability score [GeV] (Gneiting and Raftery, JASA 102 (2007) 359).
         crps_relative: The same over the mean truth.
         nll: Mean log score, -ln of the density [1/GeV] at the truth [nats].
@@ -207,7 +208,7 @@ def averaged_in_bins(
     Raises:
         ValueError: The shapes differ, a weight is not finite, or the edges do not increase.
     """
-    by, edges = np.asarray(by), np.asarray(edges, dtype=np.float64)
+    by, edges = unmasked("by", by), numbers("edges", edges)
     weight = _weights(weight, len(jets))
     if by.shape != weight.shape:
         raise ValueError(f"{len(weight)} jets cannot be binned by an array of shape {by.shape}")
@@ -237,7 +238,7 @@ def averaged(
         probabilities: As in :func:`score`.
         pit_bins: As in :func:`score`.
     """
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = numbers("weight", weight)
     means: dict[str, float] = {}
     for name in ("truth", "absolute_error", "sigma_tot", "sigma_stoch", "sigma_pred", "crps", "nll", "width_68"):
         means[name], means[f"{name}_unc"] = _mean(getattr(jets, name), weight)
@@ -248,7 +249,9 @@ def averaged(
     # Without a density every PIT is missing: no entries, and so NaN everywhere.
     pit, pit_weight = (np.empty(0), np.empty(0)) if jets.pit is None else (jets.pit, weight)
     quantiles = quantile_curve(pit, pit_weight, probabilities)
-    inside = coverage_curve(pit, pit_weight, (ONE_SIGMA,))
+    # How far a truth is from the middle of its prediction, as the curve wants it: a belt only knows in or out.
+    middle = pit if jets.covered is None else np.where(jets.covered > 0, 0.5, 0.0)
+    inside = coverage_curve(middle, pit_weight if jets.covered is None else weight, (ONE_SIGMA,))
     deviation, deviation_unc = quantiles.deviation
     return Scores(
         jets=len(jets),
@@ -296,7 +299,7 @@ def _mean(values: np.ndarray | None, weight: np.ndarray) -> tuple[float, float]:
 def _weights(weight: np.ndarray | None, jets: int) -> np.ndarray:
     if weight is None:
         return np.ones(jets)
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = numbers("weight", weight)
     if weight.shape != (jets,):
         raise ValueError(f"{jets} predicted jets cannot have weights of shape {weight.shape}")
     if not np.isfinite(weight).all():

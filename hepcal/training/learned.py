@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,25 @@ import torch
 
 from hepcal.calibrators.card import Card, SourceCard
 from hepcal.calibrators.method import Method
+from hepcal.calibrators.seen import histogram_tensors
 from hepcal.checkpoints import Checkpoint
 from hepcal.features import Features
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.pairs import JetPairs
+from hepcal.reweighting import n_eff
+from hepcal.signed_weights import Cells
 from hepcal.threshold import MARGIN
 
-__all__ = ["Learned", "Task", "card_of", "raw_inputs", "source_of", "truncated_below", "unit_weights"]
+__all__ = [
+    "Learned",
+    "Task",
+    "card_of",
+    "raw_inputs",
+    "seen_tensors",
+    "source_of",
+    "truncated_below",
+    "unit_weights",
+]
 
 INPUT_PARTS = ("mean", "scale", "low", "high")
 
@@ -29,8 +41,8 @@ class Task:
     Attributes:
         method: Its settings.
         spec: The inputs that the method keeps; the tables hold these and no others.
-        fitted: Jets to learn from.
-        held_out: Jets to judge with.
+        fitted: Jets to learn from; no weight is negative, but for methods that need data.
+        held_out: Jets to judge with, of the same kind.
         judges: A bounded number of the held-out jets, for looks during the training.
         inputs: Standardisation of the inputs, and their support.
         seed: Fixes all random numbers.
@@ -39,6 +51,7 @@ class Task:
         saved: Where the state of an interrupted training is kept.
         data: Detector-level values of data [GeV], shape (m,), for methods that map simulation to data.
         data_weight: Their weights, shape (m,); None: one.
+        cells: The signed weights that those of the fitted jets were made of; None: they are those of the table.
     """
 
     method: Method
@@ -53,6 +66,24 @@ class Task:
     saved: Checkpoint | None = None
     data: np.ndarray | None = None
     data_weight: np.ndarray | None = None
+    cells: Cells | None = None
+
+    @property
+    def n_eff(self) -> float:
+        """Effective number of the fitted jets, (sum w)² / sum w² of the signed weights."""
+        return self.fitted.n_eff if self.cells is None else n_eff(self.cells.signed)
+
+    def learning_from(self, fitted: JetPairs) -> Task:
+        """The same with some of the events to learn from."""
+        if self.cells is None:
+            return replace(self, fitted=fitted)
+        rows = np.flatnonzero(np.isin(self.fitted.event, fitted.event))
+        return replace(self, fitted=fitted, cells=self.cells.take(rows))
+
+    def taken(self, rows: np.ndarray) -> Task:
+        """The same with the given rows of the fitted jets, in the given order."""
+        cells = None if self.cells is None else self.cells.take(rows)
+        return replace(self, fitted=self.fitted.take(rows), cells=cells)
 
     def input_tensors(self) -> dict[str, torch.Tensor]:
         """Standardisation and support of the inputs, as a calibrator saves them."""
@@ -83,6 +114,11 @@ class Learned:
 def unit_weights(pairs: JetPairs) -> np.ndarray:
     """Weights of mean one, float64 of shape (n,)."""
     return np.asarray(pairs.weight / np.mean(pairs.weight), dtype=np.float64)
+
+
+def seen_tensors(pairs: JetPairs) -> dict[str, torch.Tensor]:
+    """Distributions of the inputs of a whole table, as a calibrator saves them."""
+    return histogram_tensors(pairs.spec, pairs.features, pairs.reco, pairs.truth, pairs.weight)
 
 
 def raw_inputs(pairs: JetPairs, pt: np.ndarray | None = None) -> torch.Tensor:

@@ -47,9 +47,7 @@ Truth = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
-KeepLeptons = Annotated[
-    bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too, which are left out else.")
-]
+KeepLeptons = Annotated[bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too.")]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
 

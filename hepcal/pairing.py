@@ -18,7 +18,7 @@ from hepcal.inspection import FileInfo, copies
 from hepcal.matching import MAX_DR
 from hepcal.normalisation import Normalisation, normalise
 from hepcal.schemas import event_weight, truth_jets
-from hepcal.threshold import Threshold, count, threshold_of
+from hepcal.threshold import count, threshold_of
 from hepcal.truth import Leading, matched_truth, partners, require_usable
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ __all__ = [
     "Selection",
     "columns_of",
     "inputs_of",
+    "selection_rows",
     "source_of",
-    "threshold_source",
     "weight_factors",
 ]
 
@@ -141,7 +141,7 @@ def source_of(
         "leptons": counts["leptons"],
         "leptons_by": sorted(done.output["leptons_by"]),
         "keep_leptons": selection.keep_leptons,
-        **threshold_source(threshold_of(done.output["threshold"])),
+        **threshold_of(done.output["threshold"]).source,
         "unmatched": counts["truth_jets"] - counts["matched"],
         "truncated_jets": counts["truncated_jets"],
         "without_constituents": counts["without_constituents"],
@@ -151,13 +151,21 @@ def source_of(
     }
 
 
-def threshold_source(found: Threshold) -> dict[str, float]:
-    """What a threshold does, as entries of the provenance."""
-    return {
-        "reco_threshold": found.reco,
-        "truncated_below": found.truncated_below,
-        "truncated_below_truth": found.truth,
-    }
+def selection_rows(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a selection left out, and what its threshold does, for people; tables of earlier versions do not say."""
+    rows = []
+    if source.get("keep_leptons"):
+        rows.append(("leptons", "truth jets that are prompt leptons are kept"))
+    elif by := ", ".join(source.get("leptons_by", ())):
+        rows.append(("leptons", f"{source['leptons']} leading truth jets are prompt leptons, left out (by {by})"))
+    elif "leptons" in source:
+        rows.append(("leptons", "the files do not tell which truth jets are prompt leptons"))
+    if limit := source.get("truncated_below"):
+        at = f"{source['reco_threshold']:.1f} GeV in the files"
+        rows.append(("threshold", f"{at}; below {limit:.1f} GeV it truncates the response, and jets are out of range"))
+    if lost := source.get("without_constituents"):
+        rows.append(("no constituents", f"{lost} matched jets of which the files have none, left out"))
+    return rows
 
 
 def weight_factors(

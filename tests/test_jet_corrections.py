@@ -26,7 +26,10 @@ from coffea.jetmet_tools import (
     CorrectionLibJER,
     CorrectionLibJERSF,
     CorrectionLibJUNC,
+    FactorizedJetCorrector,
+    JECStack,
 )
+from coffea.lookup_tools import extractor
 from sample_files import toy_pairs
 
 from hepcal import BNN, Feature, Features, JetPairs, train
@@ -239,6 +242,38 @@ def test_a_correction_after_is_that_of_the_raw_jet(
     # And calibrated once more, the same jets are the same jets.
     again = nano_calibrator(found, prefix="again_").again_pt_calib
     same(again, sample.predicted(nano_calibrator))
+
+
+@pytest.fixture(scope="module")
+def by_text_files(tmp_path_factory: pytest.TempPathFactory) -> CorrectedJetsFactory:
+    """A FactorizedJetCorrector of two levels, from text files as JEC are handed out."""
+    folder = tmp_path_factory.mktemp("levels")
+    for level, expression in (("L1FastJet", "1.02+0*x"), ("L2Relative", "1.25-0.05*log10(x)")):
+        header = f"{{1 JetEta 1 JetPt {expression} Correction {level}}}"
+        (folder / f"Test_V1_MC_{level}_AK4PF.jec.txt").write_text(f"{header}\n-5.2 0 2 1 6500\n0 5.2 2 1 6500\n")
+    found = extractor()
+    found.add_weight_sets([f"* * {path}" for path in folder.iterdir()])
+    found.finalize()
+    evaluator = found.make_evaluator()
+    corrector = FactorizedJetCorrector(**{name: evaluator[name] for name in evaluator.keys()})  # noqa: SIM118
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*ptGenJet")
+        return CorrectedJetsFactory(NAMES, JECStack({}, jec=corrector))
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_levels_of_text_files_before_and_after(
+    sample: Sample, nano_calibrator: Calibrator, by_text_files: CorrectedJetsFactory, replace: bool
+) -> None:
+    jets, wanted = sample.events.Jet, sample.predicted(nano_calibrator)
+    by_hand = sample.raw * 1.02 * (1.25 - 0.05 * np.log10(sample.raw * 1.02))
+    after = nano_calibrator(jets, replace=replace)
+    after = by_text_files.build(with_raw(after))
+    same(after.pt, by_hand)
+    before = by_text_files.build(with_raw(jets))
+    same(before.pt, by_hand)
+    same(nano_calibrator(before, replace=replace).pt_calib, wanted)
+    same(nano_calibrator(after, prefix="x_", replace=replace).x_pt_calib, wanted)
 
 
 # -- MET --------------------------------------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ Truth = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
+KeepLeptons = Annotated[
+    bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too, which are left out else.")
+]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
 
@@ -73,6 +76,7 @@ def pairs(
     config: Annotated[Path | None, typer.Option(help="YAML file of 'hepcal train', for its features.")] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -88,7 +92,8 @@ def pairs(
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
     prepare(output)
-    options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
+    options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    options |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
     with opened(executor, workers, scheduler, worker_timeout) as execute:
         table = JetPairs.write(checked, output, features, executor=execute, **options)
     _print_pairs(table)
@@ -107,6 +112,7 @@ def train(
     ] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     seed: Annotated[int, typer.Option(help="The same table, settings and seed give the same calibrator.")] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 ...")] = "cpu",
     checkpoint: Annotated[
@@ -137,7 +143,7 @@ def train(
     - likelihood: the density of reco p_T at fixed truth, inverted; p_T only, or with conditions
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
-    from hepcal.calibrators.base import device_of
+    from hepcal.calibrators.devices import device_of
     from hepcal.config import TrainingConfig
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
@@ -155,7 +161,8 @@ def train(
         settings.require(table)
     else:
         checked = load_fileset(source)
-        options: dict[str, Any] = {"jets": jets, "truth": truth, "allow_skipped": allow_skipped}
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+        options["allow_skipped"] = allow_skipped
         with opened(executor, workers, scheduler, worker_timeout) as execute:
             table = JetPairs.from_fileset(checked, settings.features, executor=execute, **options)
     _print_pairs(table)
@@ -216,6 +223,7 @@ def diagnose(
     output: Output = Path("diagnostics"),
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -239,8 +247,9 @@ def diagnose(
         table = JetPairs.open(source)
     else:
         features = joint_features({name: found.card for name, found in loaded.items()})
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
         with opened(executor, workers, scheduler, worker_timeout) as execute:
-            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=execute)
+            table = JetPairs.from_fileset(load_fileset(source), features, executor=execute, **options)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
     _print_scores(found)
@@ -271,9 +280,12 @@ def show(
 
         _print_pairs(JetPairs.open(path))
     elif path.is_dir():
+        from hepcal.differences import warn_if_inputs_differ
+
         summary = results.load_summary(path)
         with results.whole(path):
             _print_closure(summary)
+            warn_if_inputs_differ(summary)
     else:
         from hepcal.calibrators.base import Calibrator
 

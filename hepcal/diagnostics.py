@@ -219,13 +219,24 @@ def write(
     Returns:
         The plots.
     """
-    content = {
-        "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
-        "prior_scan": [asdict(point) for point in points],
-    }
+    content = finite(
+        {
+            "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
+            "prior_scan": [asdict(point) for point in points],
+        }
+    )
     outputs.write(directory / "diagnostics.json", json.dumps(content, indent=1, allow_nan=False))
     with step("Drawing"):
         return _draw(directory / "plots", diagnoses, points, label)
+
+
+def finite(content: Any) -> Any:
+    """The same for JSON, None for NaN and infinite numbers: a loss or score may be one."""
+    if isinstance(content, Mapping):
+        return {name: finite(each) for name, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(each) for each in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def _draw(directory: Path, diagnoses: Mapping[str, Diagnosis], points: Sequence[PriorPoint], label: str) -> list[Path]:

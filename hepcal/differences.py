@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["ALL", "RESPONSE", "Condition", "Difference", "notable", "warning"]
+from hepcal.progress import say
+
+__all__ = ["ALL", "RESPONSE", "Condition", "Difference", "notable", "warn_if_inputs_differ", "warning"]
 
 Condition = Literal["truth", "reco"]
 ALL = "all jets"
@@ -87,3 +89,14 @@ def warning(who: str, where: str, found: Sequence[Difference]) -> str:
         "says of closure, widths and coverage holds for jets like those of the training:"
     )
     return "\n".join([head, *lines])
+
+
+def warn_if_inputs_differ(summary: Mapping[str, Any]) -> None:
+    """Say which data sets of a run are of another detector than the training.
+
+    Args:
+        summary: Of a run; those of earlier versions know nothing of inputs.
+    """
+    for dataset, found in summary.get("inputs", {}).items():
+        if differing := notable(Difference(**one) for one in found or ()):
+            say(warning("this calibrator", f"the data set {dataset!r}", differing))

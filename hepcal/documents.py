@@ -137,12 +137,18 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, SEAL: seal(plain)}
 
 
-def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def unsealed(content: Mapping[str, Any], sealed_with: str) -> dict[str, Any]:
     """The object without its seal. One that has none, as those written before there were seals, is returned as it is.
 
+    Args:
+        content: From :func:`sealed`, or older.
+        sealed_with: A member that only objects with a seal have.
+
     Raises:
-        ValueError: It was changed after it was sealed.
+        ValueError: It was changed after it was sealed, or lost its seal.
     """
+    if sealed_with in content and SEAL not in content:
+        raise ValueError(f"it has {sealed_with!r}, but no hash ({SEAL}): it was changed or damaged")
     plain = {name: value for name, value in content.items() if name != SEAL}
     if SEAL in content and content[SEAL] != seal(plain):
         raise ValueError("its content does not match its hash (sha256): it was changed or damaged")

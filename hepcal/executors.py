@@ -125,11 +125,14 @@ class WatchedDaskExecutor(DaskExecutor):  # type: ignore[misc]
         """Cancel all work once there has been no worker for so long."""
         seen = time.monotonic()
         while not done.wait(min(1.0, self.timeout / 4)):
-            if self.client.nthreads():
-                seen = time.monotonic()
-            elif time.monotonic() - seen > self.timeout:
+            with contextlib.suppress(OSError):  # a scheduler that does not answer has no workers
+                if self.client.nthreads():
+                    seen = time.monotonic()
+                    continue
+            if time.monotonic() - seen > self.timeout:
                 lost.set()
-                self.client.cancel(self.client.futures, force=True)
+                with contextlib.suppress(OSError):
+                    self.client.cancel(self.client.futures, force=True)
                 return
 
 
@@ -237,10 +240,13 @@ def _require_workers(client: Any, timeout: float) -> None:
 
     if not client.nthreads():
         say(f"No workers yet at {client.scheduler.address}: waiting for up to {timeout:g} s")
+        asked = client.submit(int, pure=False)  # an adaptive cluster starts workers for work only
         try:
             client.wait_for_workers(1, timeout=timeout)
         except TimeoutError as error:
             raise ExecutorError(_no_workers(client, timeout)) from error
+        finally:
+            asked.cancel()
 
     def version() -> str:  # travels by value: hepcal may not be there
         import hepcal

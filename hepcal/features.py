@@ -11,12 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hepcal.arrays import numbers
+from hepcal.candidates import jet_constituents, require_constituents
 from hepcal.constituents import Constituents
 from hepcal.entries import entry, place
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, SchemaError
 from hepcal.event_level import event_input
 from hepcal.originals import FACTOR, PtKind, detector_pt, is_changed, original, original_field, raw, raw_fields
-from hepcal.schemas import PFNANO_INDEX, jet_constituents, require_constituents
+from hepcal.schemas import PFNANO_INDEX
 
 __all__ = ["DEFAULT_FEATURES", "FATJET_FEATURES", "Constituents", "Feature", "Features"]
 
@@ -232,6 +233,18 @@ class Features(BaseModel):
         if self.constituents is None:
             return 0
         return self.constituents.truncated(jet_constituents(jets, events, event_index))
+
+    def with_constituents(
+        self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Which of the jets the file has constituents of, bool of shape (n,), arguments as for :meth:`table`.
+
+        All without constituents among the inputs. NanoAOD v15 stores those of some fat jets only.
+        """
+        if self.constituents is None:
+            return np.ones(len(jets), dtype=bool)
+        found: np.ndarray = ak.to_numpy(ak.num(jet_constituents(jets, events, event_index)["pt"])) > 0
+        return found
 
     def require(self, jets: ak.Array, events: ak.Array | None = None) -> None:
         """Refuse jets without the declared fields; reads nothing.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from hepcal.documents import parse_json
 from hepcal.errors import FilesetError
@@ -208,8 +209,10 @@ def _alike(metadata: Mapping[str, Any], pattern: re.Pattern[str]) -> list[str]:
 
 
 def _positive(value: object) -> bool:
-    # An integer may be beyond what a number of 64 bits can be.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 # Path or URL, tree, and what is expected of the file.
@@ -259,18 +262,18 @@ def _paths(path: str, base: Path) -> tuple[list[str], list[str]]:
     if os.path.islink(full):  # noqa: PTH114
         return [], [f"no such file: {full}, a symbolic link to {os.readlink(full)}"]  # noqa: PTH115
     file, colon, tree = full.rpartition(":")
-    hint = f"; say {{{file!r}: {tree!r}}} for a tree in a file" if colon and Path(file).is_file() else ""
+    hint = f"; say {{{file!r}: {tree!r}}} for a tree in a file" if colon and os.path.isfile(file) else ""  # noqa: PTH113
+    hint = " (it is a directory, a device or a pipe)" if os.path.lexists(full) else hint
     return [], [f"no such file: {full}{hint}"]
 
 
 def _local(path: str) -> str:
     """The path that a ``file://`` URL stands for; anything else as it is."""
-    scheme, rest = urlsplit(path).scheme, path.partition("://")[2]
-    if scheme not in ("file", "local") or "://" not in path:
+    scheme, separator, rest = path.partition("://")
+    if not separator or scheme.lower() not in ("file", "local"):
         return path
-    rest = rest.removeprefix("localhost/") if not rest.startswith("/") else rest
-    plain_path = rest if rest.startswith("/") else f"/{rest}"
-    return plain_path if os.path.lexists(plain_path) else unquote(plain_path)
+    local = f"/{rest.removeprefix('localhost').lstrip('/')}"
+    return local if os.path.lexists(local) else unquote(local)
 
 
 def _absolute(path: Path) -> str:

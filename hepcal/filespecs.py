@@ -73,7 +73,7 @@ def _uuid(given: object) -> str:
 
 def _entries(given: Any, steps: Any) -> int | None:
     """Number of events; steps must be all of them."""
-    if not (given is None or (isinstance(given, int) and given >= 0)):
+    if not (given is None or (isinstance(given, int) and not isinstance(given, bool) and given >= 0)):
         raise FileSpecError(f"num_entries must be a number of events, found {given!r}")
     if steps is None:
         return given

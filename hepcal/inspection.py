@@ -14,7 +14,7 @@ from hepcal.errors import FilesetError, MissingFieldError, ReadError, SchemaErro
 from hepcal.filesets import Dataset, Fileset
 from hepcal.progress import Progress, say
 
-__all__ = ["FileInfo", "Inspection", "Skipped", "inspect"]
+__all__ = ["FileInfo", "Inspection", "Skipped", "copies", "inspect"]
 
 # What the Runs tree of NanoAOD holds, by the names of its versions.
 SUMS_OF_WEIGHTS, EVENTS_GENERATED = ("genEventSumw", "genEventSumw_"), ("genEventCount", "genEventCount_")
@@ -150,18 +150,23 @@ def _require_one_kind(dataset: str, files: Sequence[FileInfo]) -> None:
         say(f"data set {dataset!r} has no weights (branch {weighted[False].schema.weight}): every event counts as 1")
 
 
-def _say_copies(files: Iterable[FileInfo]) -> None:
-    """Warn of files that seem to hold the same events, in one data set or in several."""
-    alike: dict[str, list[FileInfo]] = {}
+def copies(files: Iterable[FileInfo]) -> list[list[str]]:
+    """Paths of files that have the same UUID: they seem to hold the same events, in one data set or in several."""
+    alike: dict[str, list[str]] = {}
     for info in files:
         if int(info.uuid, 16):  # some programs write none
-            alike.setdefault(info.uuid, []).append(info)
-    for first, *others in alike.values():
+            alike.setdefault(info.uuid, []).append(info.path)
+    return [paths for paths in alike.values() if len(paths) > 1]
+
+
+def _say_copies(files: Iterable[FileInfo]) -> None:
+    entries = {info.path: info.entries for info in files}
+    for first, *others in copies(files):
         for other in others:
-            events = f"{first.entries} events" if first.entries == other.entries else "not the same number of events"
+            number = "different numbers of" if entries[first] != entries[other] else str(entries[first])
             say(
-                f"WARNING: {other.path} seems to be a copy of {first.path} (the same UUID {first.uuid}, {events}): "
-                "what is in both counts twice; keep one of them"
+                f"WARNING: {other} seems to be a copy of {first} (the same UUID, {number} events): events that are in "
+                "both count twice; keep one of them"
             )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import hist
 import numpy as np
 
+from hepcal.closure_bins import ClosureBins, contents, divide
 from hepcal.flavours import FLAVOURS
 from hepcal.hists import LEVELS, QUANTITIES, WEIGHTINGS
 from hepcal.same_event import Pairs
@@ -86,65 +87,19 @@ class Closure:
         return out
 
 
+FROM_UNCERTAINTIES = (
+    "pull_mean",
+    "pull_sd",
+    "pull_half68",
+    "coverage_68",
+    "coverage_68_unc",
+    "within_sigma_tot",
+    "within_sigma_tot_unc",
+    "sigma_stoch",
+    "sigma_pred",
+    "in_range",
+)
 COUNTS = ("edges", "share", "n_eff", "in_range", "sum_ratio")
-
-
-@dataclass(frozen=True, slots=True)
-class _Bins:
-    """What the histograms hold in the bins of one axis.
-
-    Attributes:
-        edges: Of the axis.
-        terms: Contents by term, structured with ``value`` and ``variance``, shape (bins,) each.
-        everything: The same over all entries, shape (1,) each.
-        response: Contents with flow, structured, shape (bins, responses + 2).
-        response_edges: Shape (responses + 1,).
-        pull: Contents with flow, shape (bins, pulls + 2); None before calibration.
-        pull_edges: Shape (pulls + 1,).
-        pairs: Pairs of jets of one event, by bin; empty if an entry is an event, or nobody filled them.
-    """
-
-    edges: np.ndarray
-    terms: Mapping[str, np.ndarray]
-    everything: Mapping[str, np.ndarray]
-    response: np.ndarray
-    response_edges: np.ndarray
-    pull: np.ndarray | None
-    pull_edges: np.ndarray
-    pairs: tuple[Pairs, ...]
-
-    def sums(self, name: str) -> np.ndarray:
-        """Weighted sums of a term, zero if it is not there."""
-        return np.asarray(self.terms[name]["value"]) if name in self.terms else np.zeros(len(self.response))
-
-    def squares(self, name: str) -> np.ndarray:
-        """Sums of the squared weighted term."""
-        return np.asarray(self.terms[name]["variance"])
-
-    def mean(self, name: str, over: str = "jets") -> np.ndarray:
-        """Mean of a term."""
-        return _divide(self.sums(name), self.sums(over))
-
-    @property
-    def event_squares(self) -> np.ndarray:
-        """Sum over events of the squared weight of the event."""
-        found = self.squares("jets").copy()
-        if self.pairs:
-            found += [pairs.squares for pairs in self.pairs]
-        return found
-
-    def mean_error(self, name: str, mean: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """Error of the mean of a term x.
-
-        Args:
-            name: The term.
-            mean: Its mean.
-            products: Sum of w² x.
-        """
-        squares = self.squares(name) - 2 * mean * products + mean**2 * self.squares("jets")
-        if self.pairs:
-            squares += [pairs.variance(name, m) for pairs, m in zip(self.pairs, mean, strict=True)]
-        return _divide(np.sqrt(np.maximum(squares, 0)), self.sums("jets"))
 
 
 def closure(
@@ -171,26 +126,26 @@ def closure(
             ``sum_ratio`` are of all jets of this flavour.
     """
     axis = axis or f"{quantity}_truth"
-    found = _bins(hists, quantity, level, weighting, axis, total=total, flavour=flavour)
-    weight, n_eff = found.sums("jets"), np.nan_to_num(_divide(found.sums("jets") ** 2, found.event_squares))
+    found = contents(hists, quantity, level, weighting, axis, total=total, flavour=flavour)
+    weight, n_eff = found.sums("jets"), np.nan_to_num(divide(found.sums("jets") ** 2, found.event_squares))
     enough = (n_eff >= MIN_N_EFF) & (weight > 0)
     whole = found.everything
     figures: dict[str, Any] = {
         "edges": found.edges,
-        "share": np.nan_to_num(_divide(weight, whole["jets"]["value"])),
+        "share": np.nan_to_num(divide(weight, whole["jets"]["value"])),
         "n_eff": n_eff,
-        "sum_ratio": float(_divide(whole["value"]["value"], whole["truth"]["value"])[0]),
+        "sum_ratio": float(divide(whole["value"]["value"], whole["truth"]["value"])[0]),
         **_responses(found, enough),
         **_uncertainties(found, level),
     }
     all_squares = whole["jets"]["variance"] + sum(pairs.squares for pairs in found.pairs)
     if not whole["jets"]["value"][0] > np.sqrt(MIN_N_EFF * all_squares[0]):
         figures["sum_ratio"] = NAN
-    kept = {name: v if name in COUNTS else np.where(enough, v, NAN) for name, v in figures.items()}
+    kept: dict[str, Any] = {name: v if name in COUNTS else np.where(enough, v, NAN) for name, v in figures.items()}
     return Closure(**kept)
 
 
-def _responses(bins: _Bins, enough: np.ndarray) -> dict[str, np.ndarray]:
+def _responses(bins: ClosureBins, enough: np.ndarray) -> dict[str, np.ndarray]:
     """Mean, median and resolution of the response with their errors."""
     response = bins.mean("response")
     if "bias" in bins.terms:
@@ -204,7 +159,7 @@ def _responses(bins: _Bins, enough: np.ndarray) -> dict[str, np.ndarray]:
     out = {"response_mean": response, "response_mean_unc": error, "bias": bias}
     rows = np.full((4, len(response)), NAN)
     low, median, high = quantiles(bins.response["value"], bins.response_edges, CENTRAL)
-    rows[0], rows[2] = median, _divide((high - low) / 2, median)
+    rows[0], rows[2] = median, divide((high - low) / 2, median)
     for row in np.flatnonzero(enough & np.isfinite(low + median + high)):
         pairs = bins.pairs[row] if bins.pairs else None
         covariance = _covariance(bins.response[row], bins.response_edges, (low[row], median[row], high[row]), pairs)
@@ -245,11 +200,9 @@ def _covariance(
     return np.asarray(np.outer(spreads, spreads) * shares)
 
 
-def _uncertainties(bins: _Bins, level: str) -> dict[str, np.ndarray]:
+def _uncertainties(bins: ClosureBins, level: str) -> dict[str, np.ndarray]:
     """The figures that need uncertainties or a support: NaN before calibration, or where the method gives none."""
-    names = ("pull_mean", "pull_sd", "pull_half68", "coverage_68", "coverage_68_unc", "within_sigma_tot")
-    names += ("within_sigma_tot_unc", "sigma_stoch", "sigma_pred", "in_range")
-    figures = dict.fromkeys(names, np.full(len(bins.response), NAN))
+    figures: dict[str, np.ndarray] = dict.fromkeys(FROM_UNCERTAINTIES, np.full(len(bins.response), NAN))
     if level != "calib":
         return figures
     figures["in_range"] = bins.mean("in_range")
@@ -268,7 +221,7 @@ def _uncertainties(bins: _Bins, level: str) -> dict[str, np.ndarray]:
     return figures
 
 
-def _share(bins: _Bins, term: str, figure: str) -> dict[str, np.ndarray]:
+def _share(bins: ClosureBins, term: str, figure: str) -> dict[str, np.ndarray]:
     """A share of the entries, and its error."""
     share = bins.mean(term)
     # The square of yes or no is itself.
@@ -332,69 +285,5 @@ def quantiles(contents: np.ndarray, edges: np.ndarray, probabilities: tuple[floa
     return out
 
 
-def _bins(
-    hists: Mapping[str, hist.Hist], quantity: str, level: str, weighting: str, axis: str, *, total: bool,
-    flavour: str | None,
-) -> _Bins:  # fmt: skip
-    """Contents in bins of an axis."""
-    stem = quantity if flavour is None else f"{quantity}_flavour"
-    group = stem if flavour else f"{quantity}_{'inclusive' if total else axis}"
-    chosen = {"weighting": weighting, "level": level} | ({} if flavour is None else {"flavour": flavour})
-    sums, responses, pulls = hists[f"{stem}_sums"], hists[f"{stem}_response"], hists.get(f"{stem}_pull")
-    terms = [
-        dict(zip(sums.axes["term"], _cells(sums, chosen, axis, "term", total=whole).T, strict=True))
-        for whole in (total, True)
-    ]
-    pull = None
-    if level == "calib" and pulls is not None:
-        pull = _cells(pulls, {"weighting": weighting}, axis, "pull", total=total)
-    edges = sums.axes[axis].edges
-    return _Bins(
-        edges=edges[[0, -1]] if total else edges,
-        terms=_renamed(terms[0]),
-        everything=terms[1],
-        response=_cells(responses, chosen, axis, "response", total=total),
-        response_edges=responses.axes["response"].edges,
-        pull=pull,
-        pull_edges=np.empty(0) if pulls is None else pulls.axes["pull"].edges,
-        pairs=_pairs(hists, group, chosen, () if total else (axis,)),
-    )
-
-
-def _renamed(terms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Terms by the names of today: runs before schema version 2 called ``covered_68`` what lies within sigma_tot."""
-    if "within_sigma_tot" in terms:
-        return dict(terms)
-    found = {name: content for name, content in terms.items() if name != "covered_68"}
-    pulled = {"pulled": terms["jets"]} if terms["pull_squared"]["value"].any() else {}
-    return found | pulled | {"within_sigma_tot": terms["covered_68"]}
-
-
-def _pairs(
-    hists: Mapping[str, hist.Hist], group: str, chosen: Mapping[str, str], axes: tuple[str, ...]
-) -> tuple[Pairs, ...]:
-    """The pairs of each bin; none if they were not filled."""
-    if f"{group}_pairs" not in hists:
-        return ()
-    picked = {name: hist.loc(value) for name, value in chosen.items()}
-    sums = hists[f"{group}_pair_sums"][picked].project(*axes, "term").view(flow=True)
-    both = hists[f"{group}_pairs"][picked].project(*axes, "response_first", "response_second").view(flow=True)
-    rows = zip(sums[1:-1], both[1:-1], strict=True) if axes else [(sums, both)]
-    return tuple(Pairs.of(*row) for row in rows)
-
-
-def _cells(histogram: hist.Hist, chosen: Mapping[str, str], axis: str, inner: str, *, total: bool) -> np.ndarray:
-    """Contents over (axis, inner) with all other axes summed, outer flow dropped unless ``total``, inner flow kept."""
-    picked = {name: hist.loc(value) for name, value in chosen.items()}
-    view = histogram[picked].project(axis, inner).view(flow=True)
-    cells: np.ndarray = view.sum(axis=0, keepdims=True) if total else view[1:-1]
-    return cells
-
-
 def _centres(edges: np.ndarray) -> np.ndarray:
     return np.asarray((edges[1:] + edges[:-1]) / 2)
-
-
-def _divide(numerator: Any, denominator: Any) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.asarray(denominator) != 0, np.asarray(numerator) / np.asarray(denominator), NAN)

@@ -180,7 +180,10 @@ def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, floa
     if bad := [name for name, total in sums.items() if not 0 < total < math.inf]:
         raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
     pooled = sum(sums.values())
-    return {name: (cross_sections.get(name) or total / pooled) / total for name, total in sums.items()}
+    factors = {name: (cross_sections.get(name) or total / pooled) / total for name, total in sums.items()}
+    if bad := [name for name, factor in factors.items() if not 0 < factor < math.inf]:
+        raise FilesetError(f"the cross_section of data set {', '.join(bad)} is beyond any number of pb")
+    return factors
 
 
 def _rounded(value: float) -> float:

@@ -14,7 +14,7 @@ from coffea.processor import ProcessorABC
 from hepcal.errors import PairsError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
-from hepcal.inspection import FileInfo
+from hepcal.inspection import FileInfo, copies
 from hepcal.matching import MAX_DR
 from hepcal.normalisation import Normalisation, normalise
 from hepcal.schemas import event_weight, truth_jets
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "COUNTED",
     "PairsProcessor",
     "Selection",
     "columns_of",
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 COLUMNS = ("features", "reco", "truth", "weight", "event")
+# What is counted over all chunks: truth jets that were looked for, those with a partner, prompt leptons left out, and
+# partners that lost constituents, or of which the file has none, and which are no rows.
+COUNTED = ("truth_jets", "matched", "leptons", "truncated_jets", "without_constituents")
 # Events of a file get consecutive ids from (position of the file in the fileset) << EVENT_BITS.
 EVENT_BITS = 40
 # Default distances. Of fat jets (R = 0.8 and more) a jet and its particle-level partner are further apart; a parton
@@ -108,12 +112,15 @@ def inputs_of(files: Sequence[FileInfo], features: Features, jets: str) -> tuple
         MissingFieldError: A file lacks a branch that the inputs need.
     """
     schemas = sorted({info.schema.name for info in files})
+    if len(schemas) > 1 and not features.constituents:
+        # PFNano is NanoAOD with constituents.
+        schemas = sorted({info.schema.family for info in files})
     if len(schemas) > 1:
         raise PairsError(f"one training table needs files of one schema; found {', '.join(schemas)}")
     spec = features.resolved(schemas[0], jets)
     for info in files:
         info.require(jets, (*spec.jet_fields, "eta", "phi"))
-        for collection, fields in (info.schema.constituents(jets) if spec.constituents else {}).items():
+        for collection, fields in (info.schema.constituents(jets, info.branches) if spec.constituents else {}).items():
             info.require(collection, fields)
     return schemas[0], spec
 
@@ -122,7 +129,7 @@ def source_of(
     done: Run, schema: str, selection: Selection, normalisation: Mapping[str, Normalisation]
 ) -> dict[str, Any]:
     """Provenance of a table, for its card and for people."""
-    counts = {name: int(done.output[name]) for name in ("truth_jets", "matched", "truncated_jets")}
+    counts = {name: int(done.output[name]) for name in COUNTED}
     return {
         "schema": schema,
         "jets": selection.jets,
@@ -131,21 +138,16 @@ def source_of(
         "files": sorted(info.uuid for info in done.files),
         "events": done.events,
         "truth_jets": counts["truth_jets"],
-        **lepton_source(done.output, selection),
+        "leptons": counts["leptons"],
+        "leptons_by": sorted(done.output["leptons_by"]),
+        "keep_leptons": selection.keep_leptons,
         **threshold_source(threshold_of(done.output["threshold"])),
         "unmatched": counts["truth_jets"] - counts["matched"],
         "truncated_jets": counts["truncated_jets"],
+        "without_constituents": counts["without_constituents"],
+        "copies": copies(done.files),
         "skipped_files": [[skipped.path, skipped.reason] for skipped in done.skipped],
         "normalisation": {name: each.model_dump() for name, each in normalisation.items()},
-    }
-
-
-def lepton_source(output: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
-    """How many prompt leptons were left out, and which collections told; entries of the provenance."""
-    return {
-        "leptons": int(output["leptons"]),
-        "leptons_by": sorted(output["leptons_by"]),
-        "keep_leptons": selection.keep_leptons,
     }
 
 
@@ -221,20 +223,24 @@ class PairsProcessor(ProcessorABC):  # type: ignore[misc]
         matched = ~ak.is_none(found.partner, axis=1)
         event = np.repeat(np.arange(len(events)), ak.to_numpy(ak.sum(matched, axis=1)))
         jets = ak.flatten(all_jets[ak.drop_none(found.partner)])
+        stored = self.features.with_constituents(jets, events, event)
+        file, all_truth, chosen = self.order[where["filename"]], _flat(found.truth.pt), _flat(matched).copy()
+        chosen[chosen] = stored
+        jets, event = jets[stored], event[stored]
         features, reco = self.features.table(jets, events, event)
-        file, all_truth = self.order[where["filename"]], _flat(found.truth.pt)
         rows = {
             "features": features,
             "reco": reco,
-            "truth": all_truth[_flat(matched)].astype(np.float32),
+            "truth": all_truth[chosen].astype(np.float32),
             "weight": weight[event],
             "event": (file << EVENT_BITS) + where["entrystart"] + event.astype(np.int64),
         }
-        counts = count(_flat(all_jets.pt), all_truth, _flat(matched), ak.to_numpy(jets.pt), reco)
+        counts = count(_flat(all_jets.pt), all_truth, chosen, ak.to_numpy(jets.pt), reco)
         return {
             "chunks": {(file, where["entrystart"]): (where["dataset"], rows)},
             "truth_jets": len(all_truth),
-            "matched": len(reco),
+            "matched": len(stored),
+            "without_constituents": int(np.sum(~stored)),
             "truncated_jets": self.features.truncated(jets, events, event),
             "leptons": found.leptons,
             "leptons_by": {found.told_by} if found.told_by else set(),

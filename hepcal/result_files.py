@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hist
+import numpy as np
 
 from hepcal import outputs
 from hepcal.documents import parse_json, sealed, unsealed
@@ -31,25 +32,43 @@ def write_files(directory: Path, hists: Mapping[str, hist.Hist], summary: Mappin
 
     Raises:
         OutputError: A file cannot be written.
-        ResultError: A figure is not a finite number.
+        ResultError: A histogram or the summary holds a number that is not finite, for which JSON has no word.
     """
     import uhi.io.json
     from coffea.util import save
 
-    with outputs.filling(directory) as part, _finite(directory):
+    _require_finite(hists, summary)
+    with outputs.filling(directory) as part:
         save(dict(hists), part / HISTS)
         text = json.dumps(dict(hists), default=uhi.io.json.default, allow_nan=False)
         (part / HISTS_JSON).write_text(text)
         files = {HISTS_JSON: hashlib.sha256(text.encode()).hexdigest()}
-        (part / SUMMARY).write_text(json.dumps(sealed({**summary, HASHES: files}), indent=1))
+        (part / SUMMARY).write_text(json.dumps(sealed({**summary, HASHES: files}), indent=1, allow_nan=False))
 
 
-@contextmanager
-def _finite(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # of json: NaN and infinity are not JSON
-        raise ResultError(f"the results for {directory} hold a figure that is not a finite number: {error}") from error
+def _require_finite(hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
+    """Refuse what would not be JSON, with the place."""
+    for name, filled in hists.items():
+        for part in (filled.values(flow=True), filled.variances(flow=True)):
+            if part is not None and not np.isfinite(part).all():
+                first = [int(i) for i in np.argwhere(~np.isfinite(part))[0]]
+                raise ResultError(
+                    f"histogram {name!r} holds {(~np.isfinite(part)).sum()} numbers that are not finite (the first at "
+                    f"{dict(zip(filled.axes.name, first, strict=True))}, positions with flow): a momentum or a weight "
+                    "of the files is NaN or infinite, or weights overflow. Nothing was written"
+                )
+    if bad := list(_not_finite(summary)):
+        raise ResultError(f"the summary holds numbers that are not finite: {', '.join(bad[:5])}. Nothing was written")
+
+
+def _not_finite(content: Any, where: str = "") -> Iterator[str]:
+    """Places of NaN and infinite numbers."""
+    if isinstance(content, float) and not np.isfinite(content):
+        yield where
+    named = content.items() if isinstance(content, Mapping) else ()
+    listed = enumerate(content) if isinstance(content, list | tuple) else ()
+    for key, value in (*named, *listed):
+        yield from _not_finite(value, f"{where}.{key}".lstrip("."))
 
 
 def load_hists(directory: Path) -> dict[str, hist.Hist]:
@@ -71,7 +90,7 @@ def load_hists(directory: Path) -> dict[str, hist.Hist]:
 
 
 def load_summary(directory: Path) -> dict[str, Any]:
-    """The summary of a run.
+    """The summary of a run; in one of schema version 1 the share within sigma_tot gets its name of today.
 
     Raises:
         ResultError: The directory is not the result of a run, or the file was changed after it was written.
@@ -79,12 +98,19 @@ def load_summary(directory: Path) -> dict[str, Any]:
     with whole(directory, SUMMARY):
         summary = _summary(directory)
         summary.pop(HASHES, None)
-        return summary
+        return _renamed(summary) if summary.get("schema_version") == 1 else summary
+
+
+def _renamed(content: Any) -> Any:
+    """``coverage_68`` was what lies within sigma_tot before there was a coverage of intervals."""
+    if not isinstance(content, dict):
+        return content
+    return {"within_sigma_tot" if name == "coverage_68" else name: _renamed(each) for name, each in content.items()}
 
 
 def _summary(directory: Path) -> dict[str, Any]:
     """The summary with the hashes of the other files."""
-    return unsealed(parse_json(outputs.read_bytes(directory / SUMMARY)))
+    return unsealed(parse_json(outputs.read_bytes(directory / SUMMARY)), HASHES)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ CLEAR = 5.0
 LEAST_JETS = 25
 # Share of the jets of a cell that may lie beyond its extent, at either end.
 BEYOND = 0.1
+# Standard deviations by which the sum of cells lies above zero in a bootstrap sample, or else they are joined.
+JOINED = 2.0
 # Largest factor between the weights of the jets one standard deviation below and above the mean of a cell, for the same
 # |w|, and steps of the bisection for it.
 TILT = 4.0
@@ -89,10 +91,28 @@ class Cells:
         """
         found, count = multiplicity.astype(np.float32), int(self.number.max()) + 1
         for sample in found.T:
-            signed, positive = (np.bincount(self.number, w * sample, count) for w in (self.signed, self.positive))
+            parts = self.signed * sample, self.positive * sample, (self.signed * sample) ** 2
+            sums = [np.bincount(self.number, part, count) for part in parts]
+            group = _joined(sums[0], sums[2])
+            signed, positive = (np.bincount(group, part) for part in sums[:2])
             change = np.maximum(signed, 0) / np.where(positive > 0, positive, 1)
-            sample *= change[self.number].astype(np.float32)
+            sample *= change[group][self.number].astype(np.float32)
         return found
+
+
+def _joined(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Group of each cell: neighbours are joined until their sum is not lost in its noise."""
+    if (total >= JOINED * np.sqrt(squares)).all():
+        return np.arange(len(total))
+    group, number, w, q = [], 0, 0.0, 0.0
+    for its_total, its_squares in zip(total.tolist(), squares.tolist(), strict=True):
+        if w > 0 and w**2 >= JOINED**2 * q:
+            number, w, q = number + 1, 0.0, 0.0
+        w, q = w + its_total, q + its_squares
+        group.append(number)
+    # What is left at the end belongs to the group before.
+    last = number - 1 if number and not (w > 0 and w**2 >= JOINED**2 * q) else number
+    return np.minimum(group, last)
 
 
 def _tilted(x: np.ndarray, number: np.ndarray, signed: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -202,7 +202,7 @@ def read_card(directory: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise ValueError(f"{CARD} holds a {type(card).__name__}, not an object")
     try:
-        return unsealed(card)
+        return unsealed(card, "files")
     except ValueError as error:
         raise ValueError(f"{CARD}: {error}") from error
 

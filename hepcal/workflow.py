@@ -9,19 +9,21 @@ from typing import Any
 
 from hepcal import outputs, results, running
 from hepcal.calibrators.base import Calibrator
-from hepcal.differences import Difference, notable, warning
+from hepcal.differences import warn_if_inputs_differ
 from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
 from hepcal.input_histograms import InputHistograms
+from hepcal.inspection import copies
 from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say, step
+from hepcal.resonances import shown
 from hepcal.reweighting import Resonance
 from hepcal.schemas import SCHEMAS
 
-__all__ = ["compared_inputs", "run_dijets", "trained_on", "warn_if_inputs_differ", "warn_if_trained_on"]
+__all__ = ["compared_inputs", "run_dijets", "trained_on", "warn_if_trained_on"]
 
 MOMENTUM = ("pt", "eta", "phi", "mass")
 
@@ -103,12 +105,13 @@ def _survey_and_fill(
     Otherwise its weights would normalise events that are not there.
     """
     files, skipped = inspected
+    # The truth of a closure is that of the training.
+    keep = calibrator.card.source.keep_leptons
+    surveyor = SurveyProcessor(keep_leptons=keep)
     while True:
-        surveyed = running.run(
-            fileset, SurveyProcessor(), executor, title="Surveying", inspected=(files, ()), **options
-        )
+        surveyed = running.run(fileset, surveyor, executor, title="Surveying", inspected=(files, ()), **options)
         survey = Survey.from_output(surveyed.output, fileset, surveyed.files)
-        processor = DijetProcessor(calibrator, survey, resonance)
+        processor = DijetProcessor(calibrator, survey, resonance, keep_leptons=keep)
         done = running.run(fileset, processor, executor, title="Calibrating", inspected=(surveyed.files, ()), **options)
         skipped += surveyed.skipped + done.skipped
         if not done.skipped:
@@ -130,10 +133,12 @@ def _summary(
         done.output["hists"],
         events={
             "read": done.events,
+            "copies": copies(done.files),
             "skipped_files": [{"file": s.path, "reason": s.reason} for s in skipped],
             "selected": sum(c["selected"] for c in simulated),
             "simulated": sum(c["events"] for c in simulated),
             "outside_density": sum(c["outside_density"] for c in simulated),
+            "leptons": sum(c["leptons"] for c in simulated),
             "without_truth": sorted(name for name, has_truth in survey.simulation.items() if not has_truth),
         },
         calibrator={
@@ -146,7 +151,7 @@ def _summary(
         extra={
             "datasets": counts,
             "normalisation": {name: each.model_dump() for name, each in survey.normalisation.items()},
-            "resonance": resonance.model_dump(),
+            "resonance": shown(resonance, density, done.output["hists"]),
             "mass_density": None if density is None else {"sha256": density.sha256, **density.model_dump()},
             "trained_on": trained_on(calibrator, done.files),
             "inputs": compared_inputs(calibrator, done.output["inputs"]),
@@ -175,13 +180,6 @@ def compared_inputs(
             assert condition == here.condition  # noqa: S101 - how the processor names them
             found[dataset] = [asdict(d) for d in trained.differences(calibrator.card.features, here)] or None
     return found
-
-
-def warn_if_inputs_differ(summary: Mapping[str, Any]) -> None:
-    """Say which data sets are of another detector than the training."""
-    for dataset, found in summary["inputs"].items():
-        if differing := notable(Difference(**one) for one in found or ()):
-            say(warning("this calibrator", f"the data set {dataset!r}", differing))
 
 
 def warn_if_trained_on(summary: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from hepcal.filesets import Fileset
 from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.pairing import (
     COLUMNS,
+    COUNTED,
     PairsProcessor,
     Selection,
     columns_of,
@@ -93,7 +94,7 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
             continue
         output = done.output
         weights += [(dataset, rows["weight"]) for _, (dataset, rows) in sorted(output["chunks"].items())]
-        for name in ("truth_jets", "matched", "truncated_jets", "leptons"):
+        for name in COUNTED:
             counts[name] += output[name]
         for dataset, total in output["sum_of_weights"].items():
             sums[dataset] += total

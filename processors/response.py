@@ -11,6 +11,7 @@ from hepcal.processors.selection import LeadingPair
 
 from hepcal import flavours, hists
 from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.coverage import has_interval
 from hepcal.columns import COVERED
 from hepcal.schemas import event_weight, is_simulation
 
@@ -54,7 +55,7 @@ def fields_for(calibrator: Calibrator, events: ak.Array) -> tuple[str, ...]:
 
 def truth_for(calibrator: Calibrator, pair: LeadingPair) -> ak.Array | None:
     """What a calibrator needs to say which truths its intervals cover; None if it has no intervals."""
-    return pair.truth.pt if calibrator.has_interval else None
+    return pair.truth.pt if has_interval(calibrator) else None
 
 
 def fill_jets(

@@ -180,3 +180,19 @@ def train_tiny(tiny_pairs: hepcal.JetPairs) -> Callable[[str], Calibrator]:
 def tiny_calibrator(train_tiny: Callable[[str], Calibrator]) -> Callable[[str], Calibrator]:
     """The same, trained once per session."""
     return functools.cache(train_tiny)
+
+
+@pytest.fixture(scope="session")
+def top_jets() -> hepcal.JetPairs:
+    """Three hundred jets of up to eight massless constituents in 100 slots."""
+    rng, n = np.random.default_rng(2), 300
+    pt = np.sort(rng.exponential(40, (n, 8)) + 1, axis=1)[:, ::-1]
+    block = np.zeros((n, 100, 4), dtype=np.float32)
+    eta, phi = rng.normal(0, 0.2, (2, n, 8))
+    block[:, :8] = np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], axis=-1)
+    total = block.sum(axis=1)
+    reco = np.hypot(total[:, 1], total[:, 2])
+    return hepcal.JetPairs.from_arrays(
+        block.reshape(n, -1), [], reco=reco, truth=reco * rng.normal(1.05, 0.1, n).clip(0.5),
+        constituents=hepcal.Constituents(count=100),
+    )  # fmt: skip

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import hepcal
+from hepcal import crossfit, metrics, results, tagging
 from hepcal import hists as booking
-from hepcal import metrics, results
 from hepcal.config import TrainingConfig
 from hepcal.errors import HepcalError
 
@@ -128,7 +128,7 @@ def test_damaged_tables(tables, tmp_path, kind):
             path.write_bytes(damage.in_bytes(content[:128], rng) + content[128:])
         else:
             path.write_bytes(damage.in_bytes(path.read_bytes(), rng))
-        with tried(counts):
+        with tried(counts), np.errstate(all="ignore"):
             table = hepcal.JetPairs.open(tmp_path / "t")
             results.rows_table("Table", results.describe_pairs(table))
             table.check()
@@ -138,14 +138,50 @@ def test_damaged_tables(tables, tmp_path, kind):
     assert counts["refused"] > 0.3 * TRIES
 
 
-def tagger_and_table() -> Any:
-    momenta = hepcal.Constituents(count=3)
+@pytest.fixture(scope="module")
+def tagger() -> tuple[tagging.Tagger, np.ndarray]:
+    """A tagger of jets with three constituents, and some jets."""
     rng = np.random.default_rng(1)
-    columns = np.zeros((60, 12), dtype=np.float32)
-    columns[:, 0::4] = np.sort(rng.uniform(1, 50, (60, 3)), axis=1)[:, ::-1]
-    columns[:, 1::4], columns[:, 2::4] = rng.normal(0, 1, (2, 60, 3))
-    columns[:, 3::4] = 1
-    return momenta, columns
+    columns = np.zeros((2, 60, 12), dtype=np.float32)
+    columns[:, :, 1::4] = np.sort(rng.uniform(1, 50, (2, 60, 3)))[:, :, ::-1]
+    columns[:, :, 3::4] = rng.normal(0, 1, (2, 60, 3))
+    columns[:, :, 0::4] = np.hypot(columns[:, :, 1::4], columns[:, :, 3::4]) + 0.1
+    settings: dict[str, Any] = {"max_updates": 10, "draws": 2, "hidden": (4,), "leading": 3}
+    return tagging.train(columns[0], columns[1], tagging.LoLa(**settings), show=False), columns[0]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_damaged_taggers(tagger, tmp_path, sealed):
+    (trained, jets), path = tagger, tmp_path / "x.safetensors"
+    expected, counts = trained.predict(jets).score.tobytes(), {"accepted": 0, "refused": 0}
+    for number in range(TRIES):
+        rng = trial("tagger", number)
+        damaged = (
+            damage.in_bytes(trained.content, rng) if sealed else damage.in_card(trained.content, "hepcal_card", rng)
+        )
+        path.write_bytes(damaged)
+        with tried(counts), np.errstate(all="ignore"):
+            found = tagging.Tagger.load(path)
+            score = found.predict(jets).score.tobytes()
+            assert not sealed or (score == expected and found.card == trained.card)
+    told(f"tagger, {'sealed' if sealed else 'without a hash'}", counts)
+    assert counts["refused"] > 0.3 * TRIES
+
+
+def test_damaged_stores_of_cross_fits(tmp_path):
+    def fit() -> bytes:
+        found = crossfit.cross_fit(TABLE, METHODS["mse"], folds=2, store=tmp_path, show=False)
+        return found["pt_calib"].tobytes()
+
+    expected, counts = fit(), {"accepted": 0, "refused": 0}
+    path = sorted(tmp_path.iterdir())[0]
+    whole = path.read_bytes()
+    for number in range(TRIES):
+        path.write_bytes(damage.in_bytes(whole, trial("store", number)))
+        with tried(counts):
+            assert fit() == expected
+    told("store", counts)
+    assert counts["refused"] > 0.3 * TRIES
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from coffea.dataset_tools import DataGroupSpec, DatasetSpec
 
@@ -150,6 +152,9 @@ def test_a_fileset_that_was_checked_is_returned_as_it_is(folder: Path) -> None:
         ([{"files": ["a.root"]}], ["list", "expected"]),
         ("{'tt': ['a.root']}", ["not valid JSON", "line 1"]),
         ("", ["not valid JSON"]),
+        ("[" * 100_000, ["not valid JSON"]),
+        ('{"tt": ' + "9" * 5000 + "}", ["not valid JSON"]),
+        ({"tt": ["http://[bad/*.root"]}, ["wildcards of URLs"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value else None,
 )
@@ -159,7 +164,9 @@ def test_a_fault_is_named_with_its_place(folder: Path, content: Any, said: list[
         assert part in message
 
 
-@pytest.mark.parametrize("cross_section", [0, -1.5, "831", float("nan"), float("inf"), True])
+@pytest.mark.parametrize(
+    "cross_section", [0, -1.5, "831", float("nan"), float("inf"), True, 10**400, [1], "File weights"]
+)
 def test_a_cross_section_is_a_positive_number(folder: Path, cross_section: Any) -> None:
     with pytest.raises(FilesetError, match=r"'tt'.*cross_section must be a positive number \[pb\]"):
         load_fileset({"tt": {"files": [str(folder / "a.root")], "metadata": {"cross_section": cross_section}}})
@@ -334,3 +341,15 @@ def test_without_leaves_files_out_and_empty_data_sets(folder: Path) -> None:
     assert [(dataset.name, dataset.metadata) for dataset in left.datasets] == [("tt", {"k": 1})]
     assert len(fileset.paths) == 3, "the fileset itself does not change"
     assert fileset.without(set()) == fileset
+
+
+def test_what_is_no_regular_file_is_said_to_be_none(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.root")
+    assert "no such file: /dev/zero (it is a directory, a device or a pipe)" in refusal(folder, {"tt": ["/dev/zero"]})
+    assert "pipe.root (it is" in refusal(folder, {"tt": ["pipe.root"]})
+
+
+@pytest.mark.parametrize("number", [np.float32(3), np.int64(3), 3])
+def test_a_cross_section_may_be_any_kind_of_number(folder: Path, number: Any) -> None:
+    given = {"files": [folder / "a.root"], "metadata": {"cross_section": number}}
+    assert load_fileset({"tt": given}).datasets[0].cross_section == 3.0

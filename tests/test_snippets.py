@@ -121,7 +121,9 @@ def test_the_readme_predicts_with_the_other_methods_it_names(method: str, at_wor
 def test_the_readme_reads_constituents_augments_and_tags(
     at_work: dict[str, Any], monkeypatch: pytest.MonkeyPatch, top_jets: hepcal.JetPairs
 ) -> None:
-    constituents, more = (next(b for b in blocks("python") if word in b) for word in ("Constituents(", "tagging"))
+    constituents, more = (
+        next(b for b in blocks("python") if word in b) for word in ("Features(constituents", "tagging.train")
+    )
     monkeypatch.setattr(hepcal.JetPairs, "from_fileset", lambda *_, **__: top_jets)
     # The jets of fat-jet files are read in test_constituents.
     lines = [line for line in constituents.splitlines() if not line.startswith("jets = ")]
@@ -138,22 +140,6 @@ def short_tagger(train: Callable[..., Any]) -> Callable[..., Any]:
         return train(signal, background, method.model_copy(update=fitting), **options, show=False)
 
     return short
-
-
-@pytest.fixture(scope="session")
-def top_jets() -> hepcal.JetPairs:
-    """Three hundred jets of up to eight massless constituents in 100 slots."""
-    rng, n = np.random.default_rng(2), 300
-    pt = np.sort(rng.exponential(40, (n, 8)) + 1, axis=1)[:, ::-1]
-    block = np.zeros((n, 100, 4), dtype=np.float32)
-    eta, phi = rng.normal(0, 0.2, (2, n, 8))
-    block[:, :8] = np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], axis=-1)
-    total = block.sum(axis=1)
-    reco = np.hypot(total[:, 1], total[:, 2])
-    return hepcal.JetPairs.from_arrays(
-        block.reshape(n, -1), [], reco=reco, truth=reco * rng.normal(1.05, 0.1, n).clip(0.5),
-        constituents=hepcal.Constituents(count=100),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("module", "code"), list(docstrings()), ids=lambda value: str(value)[:30])
@@ -194,7 +180,7 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 
 def test_every_python_block_of_the_readme_is_run_above() -> None:
-    markers = ("matched_gen", "calibrator.save", "Constituents(", "tagging.train")
+    markers = ("matched_gen", "calibrator.save", "Features(constituents", "tagging.train")
     assert [sum(marker in block for marker in markers) for block in blocks("python")] == [1] * len(markers)
 
 

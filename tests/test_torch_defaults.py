@@ -1,6 +1,7 @@
 """What the user set as torch's default type or device changes nothing: hepcal names its own."""
 
 import ast
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,22 @@ def test_moments_do_not_depend_on_defaults_either(
     with defaults(kind):
         found = said(tiny_calibrator("bnn").with_inference("moments"), tiny_pairs)
     for one, other in zip(found, said(expected, tiny_pairs), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_taggers_do_not_depend_on_defaults_either(top_jets: hepcal.JetPairs) -> None:
+    method = hepcal.tagging.LoLa(constituents=4, hidden=(4,), draws=3, max_updates=20, patience=20, bayesian=True)
+
+    def trained() -> tuple[bytes, np.ndarray, np.ndarray]:
+        tagger = hepcal.tagging.train(top_jets, top_jets, method, seed=1, show=False)
+        found = pickle.loads(pickle.dumps(tagger.predict(top_jets)))  # noqa: S301
+        return tagger.content, found.score, found.logits()
+
+    expected = trained()
+    with defaults("float64, meta"):
+        found = trained()
+    assert found[0] == expected[0]
+    for one, other in zip(found[1:], expected[1:], strict=True):
         np.testing.assert_array_equal(one, other)
 
 

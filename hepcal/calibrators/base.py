@@ -17,28 +17,30 @@ import torch
 from hepcal.arrays import refuse_dask_awkward
 from hepcal.calibrators import cache, files
 from hepcal.calibrators.card import Card
-from hepcal.calibrators.flat import checked, flat_jets, transforms_of
+from hepcal.calibrators.coverage import covered, has_interval, padded
+from hepcal.calibrators.devices import device_of
+from hepcal.calibrators.flat import flat_jets, transforms_of
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
 from hepcal.calibrators.seen import histograms_of
 from hepcal.chosen import OfJets
 from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
+from hepcal.differences import Condition
 from hepcal.distributions import Distribution, Jets
 from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
+from hepcal.input_histograms import InputHistograms
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.originals import detector_pt
 from hepcal.pairs import JetPairs
 from hepcal.prediction import Prediction
-from hepcal.statistics import CENTRAL
 
-__all__ = ["Calibrator", "central", "device_of", "transforms_of"]
+__all__ = ["Calibrator", "device_of", "transforms_of"]
 
 Inference = Literal["draws", "moments"]
 
 # Shift-type systematics by the column with their size.
-JETS_AT_ONCE = 4096
 SHIFTS = {"pt_calib_sigma_pred": "calib_pred", "pt_calib_sigma_scale": "calib_cal"}
 
 
@@ -62,6 +64,10 @@ class Calibrator(ABC):
     replicas: int = 0
     # Jets that are computed at once.
     block: int = BLOCK
+    # Whether one evaluation gives the columns and what they cover.
+    judges: bool = False
+    # What the training saw of the inputs, by the p_T that is held fixed; nothing in files of earlier versions.
+    input_histograms: Mapping[Condition, InputHistograms] = MappingProxyType({})
 
     def __init__(
         self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
@@ -157,47 +163,9 @@ class Calibrator(ABC):
         """Predictive distributions of p_T of some of the jets; None if the method has none."""
         return None
 
-    @property
-    def has_interval(self) -> bool:
-        """Whether there is an interval of the truth: a Neyman belt, or between the quantiles of a density."""
-        none = np.empty((0, self.card.features.width), dtype=np.float32), np.empty(0, dtype=np.float32)
-        return self._belt(*none) is not None or self._components(*none) is not None
-
-    def covered(self, features: np.ndarray, reco: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Whether the truth lies in the central 68.27 % interval: that of a Neyman belt, or of the density (PIT).
-
-        Args:
-            features: As in :meth:`predict`.
-            reco: Detector-level p_T [GeV], shape (n,).
-            truth: True p_T [GeV], shape (n,).
-
-        Returns:
-            bool of shape (n,).
-
-        Raises:
-            HepcalError: The method has no interval.
-        """
-        if (belt := self._belt(features, reco)) is not None:
-            low, high = belt(0.6827)
-            return np.asarray((low <= truth) & (truth <= high))
-        if (components := self._components(features, reco)) is None:
-            raise HepcalError(f"the method {self.card.method!r} has no interval: nothing is covered")
-        found = np.empty(len(reco), dtype=bool)
-        for start in range(0, len(reco), JETS_AT_ONCE):
-            part = slice(start, min(start + JETS_AT_ONCE, len(reco)))
-            found[part] = central(components(part).cdf(truth[part, None])[:, 0])
-        return found
-
-    def _judged(
-        self,
-        inputs: torch.Tensor,  # noqa: ARG002
-        pt: np.ndarray,  # noqa: ARG002
-        truth: np.ndarray,  # noqa: ARG002
-        *,
-        replicas: bool,  # noqa: ARG002
-    ) -> dict[str, np.ndarray] | None:
-        """As :meth:`_evaluate`, with :data:`COVERED` for the truth (jets,) [GeV]; None if it comes separately."""
-        return None
+    def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
+        """As :meth:`_evaluate`, with :data:`COVERED` for the truth (jets,) [GeV]; for :attr:`judges` only."""
+        raise NotImplementedError
 
     @abstractmethod
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
@@ -227,25 +195,21 @@ class Calibrator(ABC):
 
         def work(part: slice, block: torch.Tensor) -> None:
             inputs, pt = self.inputs(block), block[0].double().numpy()
-            found = None
-            if truth is not None:
-                # As the jets, padded with the first one.
-                padding = np.full(len(pt) - (part.stop - part.start), truth[part.start])
-                found = self._judged(inputs, pt, np.concatenate([truth[part], padding]), replicas=replicas)
-                if found is not None:
-                    covered[part] = found[COVERED][: part.stop - part.start]
-                    done.append(part)
-            if found is None:
+            if truth is not None and self.judges:
+                found = self._judged(inputs, pt, padded(truth, part, len(pt)), replicas=replicas)
+            else:
                 found = self._evaluate(inputs, pt, replicas=replicas)
             found.setdefault("pt_calib_in_range", self.inputs.inside(inputs).numpy())
             for name, column in columns.items():
                 column[part] = found[name][: part.stop - part.start]
 
-        covered, done = np.empty(len(reco), dtype=bool), list[slice]()
+        inside = truth is not None and self.judges
+        if inside:
+            columns[COVERED] = np.empty(len(reco), dtype=bool)
         self._map(work, features, reco)
         self._refuse_overflow(columns)
-        if truth is not None:
-            columns[COVERED] = covered if done else self.covered(features, reco, truth)
+        if truth is not None and not inside:
+            columns[COVERED] = covered(self, features, reco, truth)
         return columns
 
     def _refuse_overflow(self, columns: Mapping[str, np.ndarray]) -> None:
@@ -315,7 +279,7 @@ class Calibrator(ABC):
             prefix: Put before the names of columns and records, so that several calibrators stand side by side:
                 ``"bnn_"`` gives ``bnn_pt_calib`` and ``bnn_calib_pred``.
             truth: True p_T [GeV] of the jets, in their layout, of simulation: also attach ``pt_calib_covered``, whether
-                it lies in the central 68.27 % interval of its prediction. For methods with :attr:`has_interval`.
+                it lies in the central 68.27 % interval of its prediction (:mod:`hepcal.calibrators.coverage`).
 
         Returns:
             The jets with the fields :attr:`columns` (GeV, float32; ``pt_calib_in_range`` bool) and one record per
@@ -342,7 +306,7 @@ class Calibrator(ABC):
 
         if replicas and not self.replicas:
             raise HepcalError(f"the method {self.card.method!r} is a single network: it has no replicas")
-        if truth is not None and not self.has_interval:
+        if truth is not None and not has_interval(self):
             raise HepcalError(f"the method {self.card.method!r} has no interval that could cover a truth")
         true_pt = None if truth is None else flat.flattened(truth)
 
@@ -428,24 +392,3 @@ class Calibrator(ABC):
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
 
-    def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return checked(self.card.features, features, reco)
-
-
-def central(pit: np.ndarray) -> np.ndarray:
-    """Whether the truth lies in the central 68.27 % interval, from the predicted probability below it."""
-    return np.asarray((pit >= CENTRAL[0]) & (pit <= CENTRAL[2]))
-
-
-def device_of(name: str) -> torch.device:
-    """A torch device.
-
-    Raises:
-        HepcalError: There is no such device here.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device, dtype=torch.float32)
-    except (RuntimeError, AssertionError) as error:
-        raise HepcalError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
-    return device

@@ -80,7 +80,7 @@ def _build(content: bytes, device: str, inference: Inference, where: str) -> Cal
         raise CalibratorFileError(
             f"{where}: unknown method or missing tensor {error}; this version knows {', '.join(CALIBRATORS)}"
         ) from error
-    except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AttributeError, AssertionError) as error:
+    except files.MISFITS as error:
         raise CalibratorFileError(
             f"{where}: its card and its tensors do not fit each other ({type(error).__name__}: {error})"
         ) from error

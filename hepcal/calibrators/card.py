@@ -36,6 +36,7 @@ class SourceCard(BaseModel):
         data_sha256: Hash of the p_T of data and of their weights, for methods that map simulation to data.
         collection: Detector-level collection, such as ``Jet`` or ``FatJet``; empty if unknown.
         truth: What the truth is: a collection, or one particle per event such as ``Particle[0]``; empty if unknown.
+        keep_leptons: Whether particle-level jets that are prompt leptons were taken, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class SourceCard(BaseModel):
     data_sha256: str = ""
     collection: str = ""
     truth: str = ""
+    keep_leptons: bool = False
 
 
 class Card(BaseModel):

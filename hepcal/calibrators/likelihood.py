@@ -13,6 +13,7 @@ from pydantic import Field
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.card import Quantity
 from hepcal.calibrators.ensemble import Ensemble
+from hepcal.calibrators.flat import checked
 from hepcal.calibrators.method import Positive, PositiveFloat, Schedule
 from hepcal.columns import REPLICAS
 from hepcal.errors import CalibratorFileError
@@ -140,7 +141,7 @@ class LikelihoodCalibrator(Calibrator):
         """
         if not 0 < probability < 1:
             raise ValueError(f"a probability lies between 0 and 1, found {probability}")
-        features, reco = self._checked(features, reco)
+        features, reco = checked(self.card.features, features, reco)
         ends = np.empty((2, len(reco)))
 
         def work(part: slice, block: torch.Tensor) -> None:

@@ -213,8 +213,8 @@ class MembersObjective(Objective):
         head: The likelihood.
         decay: L2 strength lambda in lambda * sum w², per jet.
         draws: Masks to keep of a network with dropout; None keeps the networks without dropout.
-        multiplicity: How often each network sees each jet of the table, uint8 or float32 of shape (n, M); None:
-            once.
+        multiplicity: How often each network sees each jet of the table, uint8 or float32 of shape (n, M), or (n, 1)
+            where they see different jets; None: once.
         parts: Rows of the table for each network, int64 of shape (M, rows), if they see different jets.
         autograd: Never use the hand-written gradient.
     """
@@ -254,7 +254,10 @@ class MembersObjective(Objective):
         x, y, w = table
         if self.parts is not None:
             rows = self.table_rows(rows)
-            return x[rows], y[rows], w[rows]
+            weight = w[rows]
+            if self.multiplicity is not None:
+                weight = weight * self.multiplicity[rows.cpu(), 0].to(weight.device)
+            return x[rows], y[rows], weight
         weight = w[rows]
         if self.multiplicity is not None:
             weight = weight * self.multiplicity[rows.cpu()].T.to(weight.device)

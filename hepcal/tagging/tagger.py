@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from hepcal.arrays import numbers
 from hepcal.calibrators import files
-from hepcal.calibrators.base import device_of
+from hepcal.calibrators.devices import device_of
 from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
@@ -176,8 +176,8 @@ class Tagger:
         self._map(block, summarise)
         score, logit, sigma_logit, sigma_score = found
         if not several:
-            return TaggerPrediction(score, logit, None, None, lambda: self._logits(block))
-        return TaggerPrediction(score, logit, sigma_logit, sigma_score, lambda: self._logits(block))
+            return TaggerPrediction(score, logit, None, None, partial(self._logits, block))
+        return TaggerPrediction(score, logit, sigma_logit, sigma_score, partial(self._logits, block))
 
     def _logits(self, block: np.ndarray) -> np.ndarray:
         found = np.empty((self.draws, len(block)), dtype=np.float32)
@@ -286,5 +286,7 @@ def _from_content(content: bytes, device: str, where: str = "the tagger") -> Tag
         raise CalibratorFileError(f"{where} holds no tagger that this version reads: {error}") from error
     except CalibratorFileError as error:
         raise CalibratorFileError(f"{where}: {error}") from error
+    except files.MISFITS as error:
+        raise CalibratorFileError(f"{where}: its card and its tensors do not fit each other: {error}") from error
     tagger.content = content
     return tagger

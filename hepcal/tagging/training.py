@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import device_of
 from hepcal.calibrators.card import Card
+from hepcal.calibrators.devices import device_of
 from hepcal.calibrators.objectives import TrainingSet
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
@@ -83,9 +83,9 @@ def train(
     )
     slots = method.layouts(constituents_of(jets[0].spec).count)[0].constituents
     n_eff = ClassTable(signal_fitted, background_fitted, slots).n_eff
-    (signal_fitted, signal_seen), (background_fitted, background_seen) = (
-        with_positive_weights(*parts, coordinates, name)[:2]
-        for name, *parts in (("signal", signal_fitted, signal_rest), ("background", background_fitted, background_rest))
+    signal_fitted, signal_seen, _ = with_positive_weights(signal_fitted, signal_rest, coordinates, "signal")
+    background_fitted, background_seen, _ = with_positive_weights(
+        background_fitted, background_rest, coordinates, "background"
     )
     table = ClassTable(signal_fitted, background_fitted, slots)
     signal_judges, background_judges = (_some(part, JUDGED_JETS // 2, seed) for part in (signal_seen, background_seen))

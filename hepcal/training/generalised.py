@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import transforms_of
+from hepcal.calibrators.flat import transforms_of
 from hepcal.calibrators.generalised import RESIDUAL, GeneralisedInversion
 from hepcal.calibrators.inversion import NumericalInversion
 from hepcal.calibrators.objectives import Batch, TrainingSet

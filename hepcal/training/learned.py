@@ -80,6 +80,11 @@ class Task:
         rows = np.flatnonzero(np.isin(self.fitted.event, fitted.event))
         return replace(self, fitted=fitted, cells=self.cells.take(rows))
 
+    def taken(self, rows: np.ndarray) -> Task:
+        """The same with the given rows of the fitted jets, in the given order."""
+        cells = None if self.cells is None else self.cells.take(rows)
+        return replace(self, fitted=self.fitted.take(rows), cells=cells)
+
     def input_tensors(self) -> dict[str, torch.Tensor]:
         """Standardisation and support of the inputs, as a calibrator saves them."""
         return {f"input_{part}": getattr(self.inputs, part) for part in INPUT_PARTS}
@@ -154,6 +159,7 @@ def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, 
         data_sha256=data_sha256,
         collection=str(pairs.source.get("jets", "")),
         truth=str(pairs.source.get("truth", "")),
+        keep_leptons=bool(pairs.source.get("keep_leptons", False)),
     )
 
 

@@ -75,9 +75,8 @@ def coordinates(pairs: JetPairs) -> np.ndarray:
 
 def _cells(x: np.ndarray, weight: np.ndarray, event: np.ndarray) -> Cells:
     low, high = weighted_quantiles(x[1], np.abs(weight), (CENTRAL[0], CENTRAL[2]))
-    truth, response = (
-        max(share * float(high - low) / 2, w) for share, w in zip(RESOLUTIONS, LEAST_WIDTHS, strict=True)
-    )
+    resolution = float(high - low) / 2
+    truth, response = (max(part * resolution, w) for part, w in zip(RESOLUTIONS, LEAST_WIDTHS, strict=True))
     return Cells.of(x, (truth, response), weight, event)
 
 

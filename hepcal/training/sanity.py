@@ -85,7 +85,8 @@ def _sizes(prediction: Prediction, used: np.ndarray, jets: JetPairs, usual: np.n
 
 def _spread(mean: np.ndarray, jets: JetPairs, usual: np.ndarray) -> list[str]:
     """pt_calib / reco far beyond what truth / reco is in the sample."""
-    factor, low, high = mean / jets.reco, *np.quantile(usual, (IN_THOUSAND, 1 - IN_THOUSAND))
+    factor = mean / jets.reco
+    low, high = (float(end) for end in np.quantile(usual, (IN_THOUSAND, 1 - IN_THOUSAND)))
     bad = (factor < low / BEYOND_FACTOR) | (factor > high * BEYOND_FACTOR)
     if not _too_many(bad):
         return []

@@ -417,6 +417,25 @@ def test_jets_put_together_from_arrays(sample: Sample, nano_calibrator: Calibrat
         nano_calibrator(bare)
 
 
+@pytest.mark.parametrize("kept", [(), ("pt_raw", "mass_raw")], ids=["factors", "raw momenta"])
+def test_a_skim_of_replaced_jets(
+    kept: tuple[str, ...], tmp_path: Path, write_nanoaod: Any, read_events: Any, nano_calibrator: Calibrator
+) -> None:
+    """Written to a file and read again, all columns look alike."""
+    plain = read_events(write_nanoaod(tmp_path / "plain.root", seed=4), "nanoaod").Jet
+    replaced = nano_calibrator(plain, replace=True)
+
+    def skim(content: dict[str, Any]) -> None:
+        for name in ("pt", "mass", "rawFactor", "pt_orig", "mass_orig", "rawFactor_orig", *kept):
+            content["Jet"] = ak.with_field(content["Jet"], ak.without_parameters(ak.materialize(replaced[name])), name)
+
+    jets = read_events(write_nanoaod(tmp_path / "skim.root", seed=4, edit=skim), "nanoaod").Jet
+    same(detector_pt(jets, "raw"), flat(detector_pt(plain, "raw")))
+    same(nano_calibrator(jets).pt_calib, flat(nano_calibrator(plain).pt_calib))
+    # Calibrated again, the originals stay those of the first file.
+    same(nano_calibrator(jets, replace=True).pt_orig, flat(plain.pt))
+
+
 # -- what cannot be known ---------------------------------------------------------------------------------------------
 
 

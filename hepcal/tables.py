@@ -224,9 +224,8 @@ def source_in(card: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(source, dict):
         raise ValueError(f"{CARD} has no source")
     for name, value in source.items():
-        kinds = SOURCE.get(name, (object,))
         inside = value if isinstance(value, list) and name == "files" else [value]
-        if isinstance(value, bool) or not all(isinstance(one, kinds) for one in inside):
+        if name in SOURCE and any(isinstance(one, bool) or not isinstance(one, SOURCE[name]) for one in inside):
             raise ValueError(f"{CARD}: the entry {name!r} of the source cannot be {value!r}")
     for name, others in (("max_dr", ("jets", "truth")), ("truth_jets", ("unmatched",))):
         if name in source and not set(others) <= source.keys():

@@ -1,4 +1,4 @@
-"""Places for outputs: what cannot be written is refused before the work, with its name, and nothing is replaced by it."""
+"""Places for outputs: what cannot be written is refused before the work, by name, and nothing is lost by it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import hepcal
@@ -152,7 +153,7 @@ def test_a_training_goes_on_without_its_checkpoint(calibrator: Any, tmp_path: Pa
         largest_file(100),
         pytest.warns(CheckpointWarning, match=rf"cannot write {place.path}: .*the training goes on"),
     ):
-        place.save({"x": __import__("torch").zeros(100)}, {"update": 1})
+        place.save({"x": torch.zeros(100)}, {"update": 1})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,7 +235,5 @@ def test_commands_refuse_a_bad_output_before_the_work(
 
 
 def test_the_command_line_loads_no_torch_to_say_so() -> None:
-    code = (
-        "import sys, hepcal.outputs, hepcal.documents; assert not {'torch', 'dask', 'matplotlib'} & sys.modules.keys()"
-    )
+    code = "import sys, hepcal.outputs, hepcal.tables; assert not {'torch', 'dask', 'matplotlib'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -27,8 +27,8 @@ CARD = "table.json"
 # Kinds of the entries of a source that this code reads.
 SOURCE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("schema", "jets", "truth", "files"), (str,)),
-    **dict.fromkeys(("events", "truth_jets", "unmatched", "truncated_jets"), (int,)),
-    **dict.fromkeys(("reco_threshold", "max_dr"), (int, float)),
+    **dict.fromkeys(("events", "truth_jets", "unmatched", "truncated_jets", "leptons"), (int,)),
+    **dict.fromkeys(("reco_threshold", "truncated_below", "truncated_below_truth", "max_dr"), (int, float)),
 }
 
 

@@ -128,22 +128,27 @@ def inputs_of(
     if len(schemas) > 1:
         raise PairsError(f"one training table needs files of one schema; found {', '.join(schemas)}")
     spec = features.resolved(schemas[0], jets)
-    lacking: dict[FileInfo, MissingFieldError] = {}
-    for info in files:
-        try:
-            info.require(jets, (*spec.jet_fields, "eta", "phi"))
-            for collection, fields in (
-                info.schema.constituents(jets, info.branches) if spec.constituents else {}
-            ).items():
-                info.require(collection, fields)
-        except MissingFieldError as error:
-            lacking[info] = error
+    lacking = _lacking(files, spec, jets)
     if lacking and not (allow_skipped and len(lacking) < len(files)):
         raise next(iter(lacking.values()))
     for error in lacking.values():
         say(f"skipped: {error}")
-    left_out = tuple(Skipped(info.path, str(error)) for info, error in lacking.items())
-    return schemas[0], spec, (tuple(info for info in files if info not in lacking), skipped + left_out)
+    left_out = tuple(Skipped(path, str(error)) for path, error in lacking.items())
+    return schemas[0], spec, (tuple(info for info in files if info.path not in lacking), skipped + left_out)
+
+
+def _lacking(files: Sequence[FileInfo], spec: Features, jets: str) -> dict[str, MissingFieldError]:
+    """What files lack that the inputs need, by path."""
+    lacking = {}
+    for info in files:
+        more = info.schema.constituents(jets, info.branches) if spec.constituents else {}
+        try:
+            info.require(jets, (*spec.jet_fields, "eta", "phi"))
+            for collection, fields in more.items():
+                info.require(collection, fields)
+        except MissingFieldError as error:
+            lacking[info.path] = error
+    return lacking
 
 
 def source_of(

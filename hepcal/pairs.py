@@ -204,8 +204,8 @@ class JetPairs:
                 return cls.from_fileset(checked, features, executor=executor, **more)
         needed = {chosen.collection: ("pt", "eta", "phi")}
         inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
+        schema, spec, inspected = inputs_of(inspected, features or Features(), jets, allow_skipped=allow_skipped)
         require_comparable(inspected[0], checked)
-        schema, spec = inputs_of(inspected[0], features or Features(), jets)
         order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
             checked,

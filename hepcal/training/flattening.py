@@ -125,8 +125,10 @@ def flattened(
         power: See :meth:`Flattening.of`.
 
     Raises:
-        TrainingError: All truth values are (nearly) the same, or no weight is positive.
+        TrainingError: All truth values are (nearly) the same, a weight is negative, or none is positive.
     """
+    if (weight < 0).any():
+        raise TrainingError(f"{np.sum(weight < 0)} of {len(weight)} weights are negative: jets cannot be drawn by them")
     u = (log_measured - log_truth)[weight > 0]
     if not len(u):
         raise TrainingError("no jet has a positive weight: there is nothing to learn a response from")

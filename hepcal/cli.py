@@ -297,7 +297,7 @@ def _console() -> Any:
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=150)
+    return console if console.is_terminal else Console(width=160)
 
 
 def _print_closure(summary: dict[str, Any], title: str = "") -> None:

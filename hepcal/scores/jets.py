@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hepcal.intervals import quantiles
-from hepcal.metrics import CENTRAL
 from hepcal.prediction import Prediction
+from hepcal.statistics import CENTRAL
 
 __all__ = ["JetScores", "crps", "jet_scores"]
 

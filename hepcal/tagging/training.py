@@ -12,12 +12,12 @@ from hepcal.calibrators.card import Card
 from hepcal.calibrators.objectives import TrainingSet
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
-from hepcal.metrics import CENTRAL
 from hepcal.networks.inference import single_threaded
 from hepcal.optimisation import minimise
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_quantiles
+from hepcal.statistics import CENTRAL
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.scores import auc, calibration_error
 from hepcal.tagging.table import ClassJets, ClassTable, constituents_of

@@ -16,12 +16,12 @@ from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
-from hepcal.metrics import CENTRAL
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.scores import weighted_mean, weighted_quantiles
+from hepcal.statistics import CENTRAL
 from hepcal.training.inputs import raw_chunks
 from hepcal.training.learned import Learned, Task, card_of, source_of, unit_weights
 from hepcal.training.registry import LEARNERS

@@ -310,7 +310,7 @@ def _console() -> Any:
 
     # Names in files are text, whatever brackets they hold.
     console = Console(markup=False)
-    return console if console.is_terminal else Console(width=150, markup=False)
+    return console if console.is_terminal else Console(width=160, markup=False)
 
 
 def _print_closure(summary: dict[str, Any], title: str = "") -> None:

@@ -9,9 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from hepcal.errors import MissingValueError
+from hepcal.errors import HepcalError, MissingValueError
 
-__all__ = ["numbers", "unmasked"]
+__all__ = ["numbers", "refuse_dask_awkward", "unmasked"]
+
+# With what is tested to work; dask-awkward itself is never imported.
+DASK_AWKWARD = (
+    "this is a dask-awkward array, of which nothing is computed yet: run a processor with coffea's Runner, which reads "
+    "on demand, too, calibrate jets by partition, dask_awkward.map_partitions(calibrator, events.Jet), or compute() "
+    "arrays of numbers before passing them"
+)
+
+
+class UncomputedArrayError(HepcalError, TypeError):
+    """An array of which only a plan is there."""
+
+
+def refuse_dask_awkward(*arrays: Any) -> None:
+    """Refuse what only a dask graph can fill.
+
+    Raises:
+        UncomputedArrayError: An array is of dask-awkward; says what to do.
+    """
+    if any(type(array).__module__.partition(".")[0] == "dask_awkward" for array in arrays):
+        raise UncomputedArrayError(DASK_AWKWARD)
 
 
 def unmasked(name: str, values: Any) -> np.ndarray:
@@ -23,7 +44,9 @@ def unmasked(name: str, values: Any) -> np.ndarray:
 
     Raises:
         MissingValueError: A value is masked, None or ``pandas.NA``; counts them and says where the first is.
+        UncomputedArrayError: It is an array of dask-awkward.
     """
+    refuse_dask_awkward(values)
     found = values if isinstance(values, np.ndarray) else _as_array(values)
     if isinstance(found, np.ma.MaskedArray):
         _refuse_missing(name, np.ma.getmaskarray(found))

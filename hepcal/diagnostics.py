@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hepcal import outputs
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.flat import inputs_of
@@ -137,7 +137,7 @@ def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> N
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
     wanted, found = calibrator.card.features, pairs.spec
     if (
-        not set(wanted.names) <= set(found.names)
+        not set(wanted.inputs) <= set(found.inputs)
         or wanted.constituents not in (None, found.constituents)
         or wanted.pt != found.pt
     ):
@@ -219,17 +219,24 @@ def write(
     Returns:
         The plots.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    content = {
-        "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
-        "prior_scan": [asdict(point) for point in points],
-    }
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
-        part = Path(scratch) / "diagnostics.json"
-        part.write_text(json.dumps(content, indent=1, allow_nan=False))
-        part.replace(directory / "diagnostics.json")
+    content = finite(
+        {
+            "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
+            "prior_scan": [asdict(point) for point in points],
+        }
+    )
+    outputs.write(directory / "diagnostics.json", json.dumps(content, indent=1, allow_nan=False))
     with step("Drawing"):
         return _draw(directory / "plots", diagnoses, points, label)
+
+
+def finite(content: Any) -> Any:
+    """The same for JSON, None for NaN and infinite numbers: a loss or score may be one."""
+    if isinstance(content, Mapping):
+        return {name: finite(each) for name, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(each) for each in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def _draw(directory: Path, diagnoses: Mapping[str, Diagnosis], points: Sequence[PriorPoint], label: str) -> list[Path]:

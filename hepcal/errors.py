@@ -12,6 +12,8 @@
     ├── PairsError              a training table cannot be built, saved or opened
     ├── TrainingError           a training cannot start, or diverged
     ├── CalibratorFileError     a calibrator file is damaged, foreign or does not match its hash
+    ├── OutputError             a file or directory cannot be written, or is something else
+    ├── ExecutorError           workers cannot be started, reached or used
     └── IncompleteRunError      not every planned event was processed
 
 None of them derives from :class:`OSError`: coffea's ``skipbadfiles`` drops chunks whose error chain
@@ -22,12 +24,14 @@ from __future__ import annotations
 
 __all__ = [
     "CalibratorFileError",
+    "ExecutorError",
     "FilesetError",
     "HepcalError",
     "IncompleteRunError",
     "MissingFieldError",
     "MissingValueError",
     "NonFiniteFeatureError",
+    "OutputError",
     "PairsError",
     "ReadError",
     "SchemaError",
@@ -73,6 +77,14 @@ class TrainingError(HepcalError, ValueError):
 
 class CalibratorFileError(HepcalError, ValueError):
     """A calibrator file is damaged, is not one of ours, or does not match its hash."""
+
+
+class OutputError(HepcalError):
+    """A file or a directory cannot be written, or its place holds something that must not be replaced."""
+
+
+class ExecutorError(HepcalError, ValueError):
+    """Workers cannot be started or reached, there are none, or they cannot do the work."""
 
 
 class IncompleteRunError(HepcalError, RuntimeError):

@@ -9,7 +9,7 @@ dropped. The first keeps the mixture of slices at each z, the second has the lar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.ndimage import gaussian_filter1d
 
 from hepcal.arrays import numbers
-from hepcal.errors import FilesetError
+from hepcal.errors import PairsError
 
 __all__ = [
     "Convention",
@@ -27,7 +27,6 @@ __all__ = [
     "Resonance",
     "Reweighted",
     "TruthDensity",
-    "dataset_factors",
     "flattening_weights",
     "longest_run",
     "n_eff",
@@ -228,9 +227,11 @@ class TruthDensity(BaseModel):
             convention: ``unweighted`` drops the weights.
 
         Raises:
+            PairsError: A truth is NaN, infinite or not positive, or a weight NaN or infinite; says where.
             ValueError: The shapes differ, weights of either sign would be dropped, or fewer than two bins hold enough.
         """
         truth, weight = _sample(truth, weight, convention)
+        _require_positive(truth)
         if not len(truth):
             raise ValueError("there are no jets to take a density of")
         if edges is None:
@@ -284,14 +285,31 @@ def flattening_weights(
         convention: ``weighted`` keeps the weights and needs the weighted density, ``unweighted`` drops both.
 
     Raises:
-        ValueError: As in :meth:`TruthDensity.from_sample`; edges are given beside a density.
+        PairsError: As in :meth:`TruthDensity.from_sample`, or the density is no positive number at a truth.
+        ValueError: As there; edges are given beside a density.
     """
     truth, weight = _sample(truth, weight, convention)
     if density is not None and edges is not None:
         raise ValueError("edges are those of a density that is not given")
+    _require_positive(truth)
     found = (density or TruthDensity.from_sample(truth, weight, edges=edges))(truth)
-    inside = np.isfinite(found)
+    inside = ~np.isnan(found)
+    _require("density", found, ~inside | ((found > 0) & (found < np.inf)), "zero, negative or infinite at a truth")
     return Reweighted(np.where(inside, weight / np.where(inside, found, 1), 0.0), inside)
+
+
+def _require_positive(truth: np.ndarray) -> None:
+    _require("truth", truth, np.isfinite(truth) & (truth > 0), "NaN, infinite or not positive")
+
+
+def _require(name: str, values: np.ndarray, good: np.ndarray, bad: str) -> None:
+    """Refuse values that would make all weights NaN, or some of them zero without a word."""
+    if not good.all():
+        row = int(np.argmin(good))
+        raise PairsError(
+            f"{name!r} is {bad} in {np.sum(~good)} of {len(values)} rows, first in row {row} ({values[row]:g}): leave "
+            "these rows out"
+        )
 
 
 def _sample(values: np.ndarray, weight: np.ndarray | None, convention: Convention) -> tuple[np.ndarray, np.ndarray]:
@@ -300,38 +318,13 @@ def _sample(values: np.ndarray, weight: np.ndarray | None, convention: Conventio
     weight = np.ones(values.shape) if weight is None else numbers("weight", weight)
     if values.ndim != 1 or weight.shape != values.shape:
         raise ValueError(f"values of shape {values.shape} cannot have weights of shape {weight.shape}")
+    _require("weight", weight, np.isfinite(weight), "NaN or infinite")
     if convention == "unweighted":
         if (weight < 0).any():
             raise ValueError(f"{(weight < 0).sum()} negative weights cannot be dropped: use the weighted convention")
         # An event of weight zero is not part of the sample, whatever the others weigh.
         weight = (weight > 0).astype(np.float64)
     return values, weight
-
-
-def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, float | None]) -> dict[str, float]:
-    """Factors on the file weights of simulated data sets.
-
-    Args:
-        sums: Sum of the file weights of each data set.
-        cross_sections: Cross section [pb] of each data set, or None.
-
-    Returns:
-        Factors that make the weights of a data set sum to its cross section where all give one; where none does, all
-        weights together sum to one, so that data sets count by their weights.
-
-    Raises:
-        FilesetError: Only some data sets give a cross section, or weights do not sum to a positive number.
-    """
-    without = [name for name in sums if cross_sections.get(name) is None]
-    if without and len(without) < len(sums):
-        raise FilesetError(
-            f"data sets without a cross_section [pb] in their metadata: {', '.join(without)}; "
-            "give one to all simulated data sets, or to none"
-        )
-    if bad := [name for name, total in sums.items() if not total > 0]:
-        raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
-    pooled = sum(sums.values())
-    return {name: (cross_sections.get(name) or total / pooled) / total for name, total in sums.items()}
 
 
 def n_eff(weight: np.ndarray) -> float:

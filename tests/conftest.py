@@ -52,6 +52,13 @@ def small_calibrator(demo_files: dict[str, Fileset]) -> Calibrator:
 
 
 @pytest.fixture(scope="session")
+def likelihood_calibrator(demo_files: dict[str, Fileset]) -> Calibrator:
+    """A likelihood calibration of Delphes jets, with a Neyman belt, trained for a few seconds on the same dijets."""
+    pairs = hepcal.JetPairs.from_fileset(demo_files["train"], show=False)
+    return hepcal.train(pairs, hepcal.Likelihood(n=4, max_updates=600), seed=1, show=False)
+
+
+@pytest.fixture(scope="session")
 def train_on_toys() -> Callable[[Features], Calibrator]:
     """Train a small calibrator on toy jets with the given features; no file is read."""
 

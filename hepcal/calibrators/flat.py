@@ -62,7 +62,7 @@ def inputs_of(spec: Features, pairs: JetPairs) -> np.ndarray:
     """
     held = pairs.spec
     if (
-        not set(spec.names) <= set(held.names)
+        not {(f.name, f.of) for f in spec.inputs} <= {(f.name, f.of) for f in held.inputs}
         or spec.constituents not in (None, held.constituents)
         or spec.pt != held.pt
     ):

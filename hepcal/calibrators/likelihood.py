@@ -18,11 +18,11 @@ from hepcal.calibrators.method import Positive, PositiveFloat, Schedule
 from hepcal.columns import REPLICAS
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
-from hepcal.metrics import CENTRAL
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.forward import ForwardDensity
 from hepcal.networks.inverse import Reading, inverse_of
 from hepcal.prediction import combine_draws, in_quadrature
+from hepcal.statistics import CENTRAL
 
 __all__ = ["Likelihood", "LikelihoodCalibrator"]
 

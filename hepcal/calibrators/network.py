@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.coverage import central
 from hepcal.calibrators.method import NetworkMethod
 from hepcal.chosen import OfJets
-from hepcal.columns import REPLICAS
+from hepcal.columns import COVERED, REPLICAS
 from hepcal.distributions import Distribution, Jets
 from hepcal.errors import HepcalError
 from hepcal.networks.dense import DenseLayout
@@ -43,6 +44,7 @@ class NetworkCalibrator(Calibrator):
         self.block = self._networks.block
         self.replicas = settings.networks if settings.networks > 1 else 0
         self._propagation = self._prepare_moments() if self.inference == "moments" else None
+        self.judges = self._head.has_density and self._propagation is None
 
     def _prepare_moments(self) -> MomentPropagation:
         if "posterior_mean" not in self.tensors or not isinstance(self._head, GaussianHead):
@@ -60,6 +62,13 @@ class NetworkCalibrator(Calibrator):
         mean, stoch, pred = (self._finite(part).cpu().numpy() * self.target.scale for part in self._propagation(inputs))
         found = self._with_total(mean + self.target.location, stoch, pred, pt)
         return {**(self._moments(self._finite(self._networks(inputs)), pt, replicas=True) if replicas else {}), **found}
+
+    def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
+        """See :meth:`Calibrator._judged`: the networks that give the columns give the density, too."""
+        outputs = self._finite(self._networks(inputs))
+        y = (truth / pt - self.target.location) / self.target.scale
+        pit = self._head.distribution(outputs).cdf(y[:, None])[:, 0]
+        return self._moments(outputs, pt, replicas=replicas) | {COVERED: central(pit)}
 
     @staticmethod
     def _finite(outputs: torch.Tensor) -> torch.Tensor:

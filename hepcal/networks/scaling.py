@@ -9,8 +9,8 @@ from itertools import groupby
 
 import torch
 
-from hepcal.metrics import CENTRAL
 from hepcal.scores import weighted_quantiles
+from hepcal.statistics import CENTRAL
 
 __all__ = ["InputScaling", "TargetScaling"]
 

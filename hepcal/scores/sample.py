@@ -53,7 +53,7 @@ class Scores:
         pull_sd: Its standard deviation.
         pull_half68: Half its central 68.27 % width.
         within_sigma_tot: Share of truths within sigma_tot of the mean: 68.27 % for a Gaussian.
-        coverage_68: Share of truths in the predicted central 68.27 % interval.
+        coverage_68: Share of truths in the predicted central 68.27 % interval: of a density, or a Neyman belt.
         crps: Mean continuous ranked probability score [GeV] (Gneiting and Raftery, JASA 102 (2007) 359).
         crps_relative: The same over the mean truth.
         nll: Mean log score, -ln of the density [1/GeV] at the truth [nats].
@@ -249,7 +249,9 @@ def averaged(
     # Without a density every PIT is missing: no entries, and so NaN everywhere.
     pit, pit_weight = (np.empty(0), np.empty(0)) if jets.pit is None else (jets.pit, weight)
     quantiles = quantile_curve(pit, pit_weight, probabilities)
-    inside = coverage_curve(pit, pit_weight, (ONE_SIGMA,))
+    # How far a truth is from the middle of its prediction, as the curve wants it: a belt only knows in or out.
+    middle = pit if jets.covered is None else np.where(jets.covered > 0, 0.5, 0.0)
+    inside = coverage_curve(middle, pit_weight if jets.covered is None else weight, (ONE_SIGMA,))
     deviation, deviation_unc = quantiles.deviation
     return Scores(
         jets=len(jets),

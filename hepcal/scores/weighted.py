@@ -9,6 +9,7 @@ import numpy as np
 
 from hepcal.arrays import numbers
 from hepcal.reweighting import n_eff
+from hepcal.statistics import monotone
 
 __all__ = [
     "Curve",
@@ -93,7 +94,7 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Se
     """The smallest values at which the cumulative weight reaches the probabilities.
 
     An integer weight counts exactly as that many repetitions of a row. With negative weights the cumulative sum may
-    step back; its running maximum is what is inverted.
+    step back; what is inverted is made monotone (:func:`hepcal.statistics.monotone`).
 
     Args:
         values: Shape (n,).
@@ -108,9 +109,13 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Se
     if not total > 0:
         return np.full(len(probabilities), NAN)
     order = np.argsort(values, kind="stable")
-    cumulative = np.maximum.accumulate(np.cumsum(weight[order]))
+    values, cumulative = values[order], np.cumsum(weight[order])
+    if (weight < 0).any():
+        # Rows of one value count together, in whatever order they came.
+        last = np.append(values[1:] != values[:-1], True)
+        values, cumulative = values[last], monotone(cumulative[last])
     index = np.searchsorted(cumulative, np.multiply(probabilities, total))
-    return np.asarray(values[order][np.minimum(index, len(values) - 1)])
+    return np.asarray(values[np.minimum(index, len(values) - 1)])
 
 
 def coverage_curve(pit: np.ndarray, weight: np.ndarray, nominal: Sequence[float]) -> Curve:

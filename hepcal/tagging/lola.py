@@ -13,12 +13,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from hepcal.calibrators.method import NetworkMethod, Positive, PositiveFloat, Schedule
 from hepcal.calibrators.objectives import ACTIVE_NATS, HELD_OUT_SAMPLES, HELD_OUT_SEED, Objective, TrainingSet
 from hepcal.distributions import Distribution
-from hepcal.metrics import CENTRAL
 from hepcal.networks.bayesian import START_RHO, MeanFieldPosterior, gaussian_kl, log_softplus
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import Head
 from hepcal.networks.inference import BLOCK
 from hepcal.scores import weighted_quantiles
+from hepcal.statistics import CENTRAL
 from hepcal.tagging.lorentz import LorentzLayout, PreparedJets
 
 __all__ = ["ClassHead", "LoLa", "LoLaNetwork", "TaggerObjective"]

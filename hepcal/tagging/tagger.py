@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from hepcal.arrays import numbers
 from hepcal.calibrators import files
-from hepcal.calibrators.base import device_of
+from hepcal.calibrators.devices import device_of
 from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
@@ -241,9 +241,11 @@ class Tagger:
 
     def to(self, device: str) -> Tagger:
         """The same tagger on another device."""
-        return Tagger(self.card, self.tensors, device)
+        other = Tagger(self.card, self.tensors, device)
+        other.content = self.content
+        return other
 
-    @property
+    @cached_property
     def content(self) -> bytes:
         """The bytes of its file."""
         return files.dump(self.card.model_dump_json(), self.tensors)
@@ -254,7 +256,11 @@ class Tagger:
         return files.sha256(self.content)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file with the card in its header, whole or not at all."""
+        """Write one safetensors file with the card in its header, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written, or is a directory or a device; names the path.
+        """
         files.write(Path(path), self.content)
 
     @classmethod
@@ -262,18 +268,25 @@ class Tagger:
         """Read a saved tagger; no code is executed.
 
         Raises:
-            CalibratorFileError: The file is missing, damaged, of another kind or of another version.
+            CalibratorFileError: The file is missing, damaged (its content does not match its hash), of another kind or
+                of another version.
         """
-        text, tensors = files.parse(files.read(Path(path)), str(path))
-        try:
-            return cls(TaggerCard.model_validate_json(text), tensors, device)
-        except ValidationError as error:
-            raise CalibratorFileError(f"{path} holds no tagger that this version reads: {error}") from error
+        return _from_content(files.read(Path(path)), device, str(path))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_content, (self.content, str(self.device))
 
 
-def _from_content(content: bytes, device: str) -> Tagger:
-    text, tensors = files.parse(content, "the tagger")
-    return Tagger(TaggerCard.model_validate_json(text), tensors, device)
+def _from_content(content: bytes, device: str, where: str = "the tagger") -> Tagger:
+    text, tensors = files.parse(content, where)
+    files.parse_card(text, where)
+    try:
+        tagger = Tagger(TaggerCard.model_validate_json(text), tensors, device)
+    except ValidationError as error:
+        raise CalibratorFileError(f"{where} holds no tagger that this version reads: {error}") from error
+    except CalibratorFileError as error:
+        raise CalibratorFileError(f"{where}: {error}") from error
+    except files.MISFITS as error:
+        raise CalibratorFileError(f"{where}: its card and its tensors do not fit each other: {error}") from error
+    tagger.content = content
+    return tagger

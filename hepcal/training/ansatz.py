@@ -16,19 +16,27 @@ from hepcal.pairs import JetPairs
 from hepcal.progress import Progress
 from hepcal.training.ansatz_descent import JUDGE_CELLS, Descent, Events, maximum_checks
 from hepcal.training.ansatz_start import starting_point
-from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
+from hepcal.training.flattening import flattened
+from hepcal.training.learned import Learned, Task, raw_inputs
 
 __all__ = ["AnsatzFit", "fit_ansatz", "learn"]
 
 
 def learn(task: Task) -> Learned:
-    """Train on jets: inputs are reco p_T itself, not its logarithm, and the standardised features."""
+    """Train on jets: inputs are reco p_T itself, not its logarithm, and the standardised features.
+
+    The maximum of the likelihood does not depend on the truth spectrum: weights do not follow it.
+    """
     method = task.method
     assert isinstance(method, GaussianAnsatz)  # noqa: S101 - the registry says so
     inputs, judged = _inputs(task, task.fitted), _inputs(task, task.judges)
+    (log_truth, log_reco), (judged_truth, _) = (
+        np.log([pairs.truth, pairs.reco], dtype=np.float64) for pairs in (task.fitted, task.judges)
+    )
+    flattening, weight = flattened(log_truth, log_reco, task.fitted.weight)
+    judge = judged, task.judges.truth, flattening(judged_truth, task.judges.weight)
     fit = fit_ansatz(
-        inputs, task.fitted.truth, unit_weights(task.fitted), method,
-        judge=(judged, task.judges.truth, unit_weights(task.judges)), seed=task.seed, place=task.place, show=task.show,
+        inputs, task.fitted.truth, weight, method, judge=judge, seed=task.seed, place=task.place, show=task.show,
     )  # fmt: skip
     tensors = {
         "ansatz": fit.networks.flat.float().cpu(),

@@ -192,9 +192,7 @@ def run(
     try:
         resonance = Resonance(mass=bsm_mass, width=bsm_width)
     except ValidationError as error:
-        raise HepcalError(
-            f"no resonance of mass {bsm_mass:g} and width {bsm_width:g} GeV: both must be numbers"
-        ) from error
+        raise HepcalError(f"no resonance has the mass {bsm_mass:g} and the width {bsm_width:g} GeV") from error
     with opened(executor, workers, scheduler, worker_timeout) as execute:
         summary = run_dijets(
             checked,

@@ -201,6 +201,7 @@ def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message)
         ),
         ({}, ("--device", "cuda:77"), "no device 'cuda:77' here"),
         ({}, ("--device", "toaster"), "no device 'toaster' here"),
+        ({}, ("--device", "meta"), "no device 'meta' here"),
         ({}, ("--scheduler", "foo"), "no dask scheduler at 'foo'"),
         ({}, ("--scheduler", "tcp://h:1", "--executor", "futures"), "'futures' is asked for: leave one out"),
         ({}, ("--scheduler", "tcp://h:1", "--workers", "2"), "leave out the number of workers"),
@@ -214,6 +215,21 @@ def test_what_settings_can_tell_comes_before_events_are_read(folder, monkeypatch
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "bad.st").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**64)])
+def test_a_seed_beyond_those_of_torch_is_refused_before_events_are_read(folder, seed):
+    done = hepcal_command(folder, "train", "train.json", "--seed", seed, "--output", "bad.st")
+    assert done.returncode == 2
+    assert "--seed" in done.stderr
+
+
+@pytest.mark.parametrize("option", [("--bsm-mass", "inf"), ("--bsm-width", "inf")])
+def test_a_resonance_that_is_none_is_refused(trained, option):
+    done = hepcal_command(trained, "run", "test.json", "--calibrator", "jets.safetensors", *option, "-o", "none")
+    assert done.returncode == 1
+    assert done.stderr.startswith("hepcal: no resonance has the mass")
+    assert not (trained / "none").exists()
 
 
 def test_metadata_and_weights_are_refused_before_events_are_read(trained, monkeypatch):

@@ -1,8 +1,9 @@
 """Numbers that an event has once: its weight and the event-level inputs, whatever the layout calls them.
 
-Delphes writes even these as lists. coffea's own ``DelphesSchema`` joins the lists of what it takes for one number per
+Delphes writes even these as lists. coffea's ``DelphesSchema`` joins the lists of what it takes for one number per
 event, and from the first event with two entries (or none) on, every event gets the number of another one. The schema
-of hepcal keeps the lists; of events that were opened with coffea's, the places where the lists start are compared.
+of hepcal keeps the numbers of entries, which are looked at before the values; of events that were opened with coffea's,
+the places where the lists start are compared.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _path(events: ak.Array, name: str) -> Path:
 def _single(events: ak.Array, path: Path) -> np.ndarray:
     """The one number of each event."""
     collection, name = path[0], ".".join(path)
-    _require_not_joined(events, collection)
+    _require_not_joined(events, collection, name)
     node = events[collection]
     column = node[path[1]] if len(path) > 1 else node
     if column.ndim == 2:
@@ -138,12 +139,16 @@ def _require_one(good: np.ndarray, counts: np.ndarray, events: ak.Array, name: s
     )
 
 
-def _require_not_joined(events: ak.Array, collection: str) -> None:
+def _require_not_joined(events: ak.Array, collection: str, name: str) -> None:
     """Refuse lists of Delphes that coffea has joined although they do not have one entry each.
 
     Where the list of each event starts is still known. In a whole chunk the starts count the events; in selected
     events they are those of other collections that have one entry each.
     """
+    if f"{collection}.size" in events.fields:
+        sizes = ak.to_numpy(events[f"{collection}.size"])
+        _require_one(sizes == 1, sizes, events, name)
+        return
     if f"{collection}.offsets" not in events.fields or events[collection].ndim != 1:
         return
     starts = _starts(events, collection)

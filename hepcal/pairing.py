@@ -11,14 +11,15 @@ import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
 
-from hepcal.errors import PairsError
+from hepcal.errors import MissingFieldError, PairsError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
-from hepcal.inspection import FileInfo, copies
+from hepcal.inspection import FileInfo, Inspection, Skipped, copies
 from hepcal.matching import MAX_DR
 from hepcal.normalisation import Normalisation, normalise
+from hepcal.progress import say
 from hepcal.schemas import event_weight, truth_jets
-from hepcal.threshold import Threshold, count, threshold_of
+from hepcal.threshold import count, threshold_of
 from hepcal.truth import Leading, matched_truth, partners, require_usable
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ __all__ = [
     "Selection",
     "columns_of",
     "inputs_of",
+    "selection_rows",
     "source_of",
-    "threshold_source",
     "weight_factors",
 ]
 
@@ -104,13 +105,22 @@ class Selection:
         return Leading(truth, partners(events, truth, self.truth, self.jets, self.max_dr))
 
 
-def inputs_of(files: Sequence[FileInfo], features: Features, jets: str) -> tuple[str, Features]:
-    """The schema of files and the inputs with its defaults filled in.
+def inputs_of(
+    inspected: Inspection, features: Features, jets: str, *, allow_skipped: bool = False
+) -> tuple[str, Features, Inspection]:
+    """The schema of files, the inputs with its defaults filled in, and the files that have them.
+
+    Args:
+        inspected: From :func:`hepcal.running.inspect`.
+        features: Inputs.
+        jets: Collection of detector-level jets.
+        allow_skipped: Leave out files that lack a branch, as a run does.
 
     Raises:
         PairsError: The files have different schemas.
-        MissingFieldError: A file lacks a branch that the inputs need.
+        MissingFieldError: A file lacks a branch that the inputs need, or all do.
     """
+    files, skipped = inspected
     schemas = sorted({info.schema.name for info in files})
     if len(schemas) > 1 and not features.constituents:
         # PFNano is NanoAOD with constituents.
@@ -118,11 +128,27 @@ def inputs_of(files: Sequence[FileInfo], features: Features, jets: str) -> tuple
     if len(schemas) > 1:
         raise PairsError(f"one training table needs files of one schema; found {', '.join(schemas)}")
     spec = features.resolved(schemas[0], jets)
+    lacking = _lacking(files, spec, jets)
+    if lacking and not (allow_skipped and len(lacking) < len(files)):
+        raise next(iter(lacking.values()))
+    for error in lacking.values():
+        say(f"skipped: {error}")
+    left_out = tuple(Skipped(path, str(error)) for path, error in lacking.items())
+    return schemas[0], spec, (tuple(info for info in files if info.path not in lacking), skipped + left_out)
+
+
+def _lacking(files: Sequence[FileInfo], spec: Features, jets: str) -> dict[str, MissingFieldError]:
+    """What files lack that the inputs need, by path."""
+    lacking = {}
     for info in files:
-        info.require(jets, (*spec.jet_fields, "eta", "phi"))
-        for collection, fields in (info.schema.constituents(jets, info.branches) if spec.constituents else {}).items():
-            info.require(collection, fields)
-    return schemas[0], spec
+        more = info.schema.constituents(jets, info.branches) if spec.constituents else {}
+        try:
+            info.require(jets, (*spec.jet_fields, "eta", "phi"))
+            for collection, fields in more.items():
+                info.require(collection, fields)
+        except MissingFieldError as error:
+            lacking[info.path] = error
+    return lacking
 
 
 def source_of(
@@ -141,7 +167,7 @@ def source_of(
         "leptons": counts["leptons"],
         "leptons_by": sorted(done.output["leptons_by"]),
         "keep_leptons": selection.keep_leptons,
-        **threshold_source(threshold_of(done.output["threshold"])),
+        **threshold_of(done.output["threshold"]).source,
         "unmatched": counts["truth_jets"] - counts["matched"],
         "truncated_jets": counts["truncated_jets"],
         "without_constituents": counts["without_constituents"],
@@ -151,13 +177,21 @@ def source_of(
     }
 
 
-def threshold_source(found: Threshold) -> dict[str, float]:
-    """What a threshold does, as entries of the provenance."""
-    return {
-        "reco_threshold": found.reco,
-        "truncated_below": found.truncated_below,
-        "truncated_below_truth": found.truth,
-    }
+def selection_rows(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a selection left out, and what its threshold does, for people; tables of earlier versions do not say."""
+    rows = []
+    if source.get("keep_leptons"):
+        rows.append(("leptons", "truth jets that are prompt leptons are kept"))
+    elif by := ", ".join(source.get("leptons_by", ())):
+        rows.append(("leptons", f"{source['leptons']} leading truth jets are prompt leptons, left out (by {by})"))
+    elif "leptons" in source:
+        rows.append(("leptons", "the files do not tell which truth jets are prompt leptons"))
+    if limit := source.get("truncated_below"):
+        at = f"{source['reco_threshold']:.1f} GeV in the files"
+        rows.append(("threshold", f"{at}; below {limit:.1f} GeV it truncates the response, and jets are out of range"))
+    if lost := source.get("without_constituents"):
+        rows.append(("no constituents", f"{lost} matched jets of which the files have none, left out"))
+    return rows
 
 
 def weight_factors(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,21 +16,12 @@ from hepcal.constituents import Constituents
 from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
 from hepcal.filesets import Fileset, load_fileset
-from hepcal.pairing import (
-    COLUMNS,
-    PairsProcessor,
-    Selection,
-    columns_of,
-    inputs_of,
-    source_of,
-    threshold_source,
-    weight_factors,
-)
+from hepcal.pairing import COLUMNS, PairsProcessor, Selection, columns_of, inputs_of, source_of, weight_factors
 from hepcal.reweighting import n_eff
 from hepcal.rows import check_rows, chunks, selected, taken
 from hepcal.schemas import PtKind
 from hepcal.tables import CARD, open_columns, read_card, source_in, writing
-from hepcal.threshold import count, threshold_of
+from hepcal.threshold import known_cut
 
 if TYPE_CHECKING:
     from hepcal.executors import ExecutorFactory
@@ -132,8 +122,8 @@ class JetPairs:
                 ``pt (1 - rawFactor)`` of NanoAOD.
             constituents: What the columns behind the d inputs are, if the table has constituents.
             truth_error: Error of each truth as a reference value [GeV], shape (n,), not negative.
-            threshold: The cut on ``reco`` [GeV] with which the jets were selected: near it p(reco | truth) is
-                truncated, and jets are out of range (:mod:`hepcal.threshold`). Default: there was none.
+            threshold: The cut on ``reco`` [GeV] that selected the jets, near which they are out of range
+                (:mod:`hepcal.threshold`); default: there was none.
 
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
@@ -155,15 +145,11 @@ class JetPairs:
             source={"schema": "arrays"},
             truth_error=None if truth_error is None else column("truth_error", truth_error),
         )
+        if threshold is not None:
+            known = known_cut(threshold, table.reco, table.truth)
+            table = replace(table, source={**table.source, **known.source})
         table.check()
-        return table if threshold is None else table._with_threshold(threshold)
-
-    def _with_threshold(self, cut: float) -> JetPairs:
-        if not (math.isfinite(cut) and cut > 0):
-            raise PairsError(f"a threshold is a positive p_T [GeV], found {cut:g}: leave it out if there is none")
-        counts = count(self.reco, self.truth, np.ones(len(self), dtype=bool), self.reco, self.reco)
-        found = threshold_source(threshold_of({"": counts}, cut))
-        return replace(self, source={**self.source, **found})
+        return table
 
     @classmethod
     def from_fileset(
@@ -193,8 +179,7 @@ class JetPairs:
                 the nearest jet.
             max_dr: Largest distance sqrt(deta² + dphi²) of a jet and its truth; default 0.2, 0.4 for ``FatJet``, and
                 1.2 where the truth is a particle.
-            keep_leptons: Take particle-level jets that are prompt leptons (:mod:`hepcal.leptons`), too, which are left
-                out by default.
+            keep_leptons: Take particle-level jets that are prompt leptons, too (:mod:`hepcal.leptons`).
             executor: From :func:`hepcal.executors.open_executor`; default: this process.
             chunksize: Events per chunk.
             allow_skipped: Leave out files that cannot be read (they are listed in ``source``).
@@ -219,8 +204,8 @@ class JetPairs:
                 return cls.from_fileset(checked, features, executor=executor, **more)
         needed = {chosen.collection: ("pt", "eta", "phi")}
         inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
+        schema, spec, inspected = inputs_of(inspected, features or Features(), jets, allow_skipped=allow_skipped)
         require_comparable(inspected[0], checked)
-        schema, spec = inputs_of(inspected[0], features or Features(), jets)
         order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
             checked,

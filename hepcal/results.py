@@ -173,6 +173,8 @@ def _score_cells(scores: Any) -> list[str]:
 
 def describe_pairs(table: Any) -> list[tuple[str, str]]:
     """A training table as rows of a table."""
+    from hepcal.pairing import selection_rows
+
     source = table.source
     rows = [
         ("jets", str(len(table))),
@@ -189,27 +191,10 @@ def describe_pairs(table: Any) -> list[tuple[str, str]]:
         unmatched = source["unmatched"]
         what = "truth particles" if "[" in source.get("truth", "") else "leading truth jets"
         rows.append(("unmatched", f"{unmatched} of {truth_jets} {what} ({100 * unmatched / truth_jets:.2f} %)"))
-    if "leptons" in source:
-        rows.append(("leptons", _leptons(source)))
-    if limit := source.get("truncated_below"):
-        at = f"{source['reco_threshold']:.1f} GeV in the files"
-        rows.append(
-            ("threshold", f"{at}; it truncates the response below {limit:.1f} GeV, where jets are out of range")
-        )
-    if lost := source.get("without_constituents"):
-        rows.append(("no constituents", f"{lost} matched jets of which the files have none, left out"))
+    rows += selection_rows(source)
     if truncated := source.get("truncated_jets"):
         rows.append(("truncated", f"{truncated} jets, to their {table.spec.constituents}"))
     return rows
-
-
-def _leptons(source: Mapping[str, Any]) -> str:
-    """What was done with particle-level jets that are prompt leptons."""
-    if source["keep_leptons"]:
-        return "truth jets that are prompt leptons are kept"
-    if not source["leptons_by"]:
-        return "the files do not tell which truth jets are prompt leptons"
-    return f"{source['leptons']} leading truth jets are prompt leptons, left out (by {', '.join(source['leptons_by'])})"
 
 
 def rows_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:

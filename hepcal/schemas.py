@@ -75,11 +75,11 @@ class QuietPFNanoAODSchema(Quiet, PFNanoAODSchema):  # type: ignore[misc]
 class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
     """DelphesSchema in which constituents (``ParticleFlowCandidate``) and ``GenFatJet`` are four-vectors, too.
 
-    Every collection is a list, also those that coffea takes for one entry per event (``Event``, ``Weight``, ``Rho``,
-    ``MissingET``) and joins: see :mod:`hepcal.event_level`.
+    ``Rho`` is a list, of which a pile-up card writes several entries per event. What coffea takes for one entry per
+    event, and joins without looking, comes with the numbers of entries, ``Event.size``: see :mod:`hepcal.event_level`.
     """
 
-    singletons: tuple[str, ...] = ()
+    singletons: tuple[str, ...] = tuple(name for name in DelphesSchema.singletons if name != "Rho")
     four_vectors: Mapping[str, str] = {CANDIDATES: "Particle", "GenFatJet": "Jet"}
 
     def _build_collections(self, branch_forms: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,9 @@ class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
             if all(f"{name}/{name}.{branch}" in branch_forms for branch in DELPHES_BRANCHES.values())
         }
         self.mixins = {**DelphesSchema.mixins, **complete}
+        sizes = {name: branch_forms.get(f"{name}_size") for name in self.singletons}
         collections: dict[str, Any] = super()._build_collections(branch_forms)
+        collections |= {f"{name}.size": size for name, size in sizes.items() if size and name in collections}
         return collections
 
 

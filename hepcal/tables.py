@@ -27,8 +27,8 @@ CARD = "table.json"
 # Kinds of the entries of a source that this code reads.
 SOURCE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("schema", "jets", "truth", "files"), (str,)),
-    **dict.fromkeys(("events", "truth_jets", "unmatched", "truncated_jets"), (int,)),
-    **dict.fromkeys(("reco_threshold", "max_dr"), (int, float)),
+    **dict.fromkeys(("events", "truth_jets", "unmatched", "truncated_jets", "leptons"), (int,)),
+    **dict.fromkeys(("reco_threshold", "truncated_below", "truncated_below_truth", "max_dr"), (int, float)),
 }
 
 
@@ -65,7 +65,8 @@ class TableWriter:
     def _append(self, name: str, rows: np.ndarray) -> None:
         if name not in self._files:
             self._headers[name] = rows.dtype, (0, *rows.shape[1:])
-            self._files[name] = self._closing.enter_context((self.path / f"{name}.npy").open("wb"))
+            self._files[name] = (self.path / f"{name}.npy").open("wb")
+            self._closing.callback(_close, self._files[name])
             self._hashes[name] = hashlib.sha256()
             self._write_header(name)
         dtype, shape = self._headers[name]
@@ -113,6 +114,12 @@ class TableWriter:
         dtype, shape = self._headers[name]
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._files[name], header)
+
+
+def _close(file: BinaryIO) -> None:
+    """Of a table that is whole it is closed already; of another one, what does not fit on the disk does not matter."""
+    with suppress(OSError):
+        file.close()
 
 
 @contextmanager
@@ -217,9 +224,8 @@ def source_in(card: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(source, dict):
         raise ValueError(f"{CARD} has no source")
     for name, value in source.items():
-        kinds = SOURCE.get(name, (object,))
         inside = value if isinstance(value, list) and name == "files" else [value]
-        if isinstance(value, bool) or not all(isinstance(one, kinds) for one in inside):
+        if name in SOURCE and any(isinstance(one, bool) or not isinstance(one, SOURCE[name]) for one in inside):
             raise ValueError(f"{CARD}: the entry {name!r} of the source cannot be {value!r}")
     for name, others in (("max_dr", ("jets", "truth")), ("truth_jets", ("unmatched",))):
         if name in source and not set(others) <= source.keys():

@@ -23,7 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-__all__ = ["MARGIN", "Threshold", "count", "threshold_of"]
+from hepcal.errors import PairsError
+
+__all__ = ["MARGIN", "Threshold", "count", "known_cut", "threshold_of"]
 
 # What the median may be off by, relative.
 TOLERANCE = 0.01
@@ -57,6 +59,15 @@ class Threshold:
     reco: float
     truncated_below: float
     truth: float
+
+    @property
+    def source(self) -> dict[str, float]:
+        """As entries of the provenance of a table."""
+        return {
+            "reco_threshold": self.reco,
+            "truncated_below": self.truncated_below,
+            "truncated_below_truth": self.truth,
+        }
 
 
 def _bins(low: float, high: float, step: float) -> int:
@@ -139,6 +150,25 @@ def _near(response: np.ndarray, truth: np.ndarray) -> np.ndarray:
     while last < len(response) and response[lowest:last].sum() < LEAST_FOR_WIDTH:
         last += 1
     return np.asarray(response[lowest:last].sum(axis=0))
+
+
+def known_cut(cut: float, reco: np.ndarray, truth: np.ndarray) -> Threshold:
+    """What a known cut on the detector-level p_T of matched jets does.
+
+    Args:
+        cut: The cut [GeV].
+        reco: Detector-level p_T [GeV] of the jets that passed it, shape (n,).
+        truth: Their truth p_T [GeV], shape (n,).
+
+    Raises:
+        PairsError: The cut is no positive number, or there is not one truth for each jet.
+    """
+    if not (np.isfinite(cut) and cut > 0):
+        raise PairsError(f"a threshold is a positive p_T [GeV], found {cut:g}: leave it out if there is none")
+    if np.shape(reco) != np.shape(truth):
+        raise PairsError(f"truth has the shape {np.shape(truth)}; expected {np.shape(reco)}, as reco")
+    truth = np.asarray(truth)
+    return threshold_of({"": count(reco, truth, np.ones(len(truth), dtype=bool), reco, reco)}, cut)
 
 
 def _edge(stored: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from hepcal.errors import IncompleteRunError
 from hepcal.executors import open_executor
 from hepcal.features import Features
 from hepcal.filesets import Fileset
+from hepcal.results import describe_pairs
 from hepcal.running import run
 
 EVENTS = 60
@@ -163,9 +164,13 @@ def test_leptons_are_left_out_counted_and_reported(with_muons: Path, fileset_of:
     assert len(pairs) == 2 * EVENTS
     assert pairs.source["leptons"] == 2 * EVENTS
     assert pairs.source["leptons_by"] == ["GenDressedLepton+GenPart"]
+    assert dict(describe_pairs(pairs))["leptons"] == (
+        "120 leading truth jets are prompt leptons, left out (by GenDressedLepton+GenPart)"
+    )
     kept = JetPairs.from_fileset(fileset_of(with_muons), PLAIN, keep_leptons=True, show=False)
     np.testing.assert_allclose(np.unique(kept.truth), [48, 50])
     assert (kept.source["leptons"], kept.source["keep_leptons"]) == (0, True)
+    assert dict(describe_pairs(kept))["leptons"] == "truth jets that are prompt leptons are kept"
 
 
 def dijet_mass_of(jets: list[tuple[float, float, float]]) -> float:
@@ -192,6 +197,7 @@ def test_files_that_do_not_tell_leptons_say_so(tmp_path: Path, fileset_of: Build
     pairs = JetPairs.from_fileset(fileset_of(delphes_file(tmp_path / "plain.root", EVENTS)), PLAIN, show=False)
     assert pairs.source["leptons"] == 0
     assert pairs.source["leptons_by"] == []
+    assert "do not tell" in dict(describe_pairs(pairs))["leptons"]
 
 
 def test_leptons_of_delphes_are_those_without_a_hadron_above_them(tmp_path: Path, fileset_of: Build) -> None:

@@ -111,7 +111,9 @@ def train(
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
     keep_leptons: KeepLeptons = False,
-    seed: Annotated[int, typer.Option(help="The same table, settings and seed give the same calibrator.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**64 - 1, help="The same table, settings and seed give the same calibrator.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 ...")] = "cpu",
     checkpoint: Annotated[
         Path | None, typer.Option(help="File for the state of the training, which goes on from it if it exists.")
@@ -188,13 +190,18 @@ def run(
     plots: Annotated[bool, typer.Option(help="Draw the plots; 'hepcal plot' can do it later.")] = True,
 ) -> None:
     """Calibrate dijets and write histograms, summary and plots."""
+    from pydantic import ValidationError
+
     from hepcal.calibrators.base import Calibrator
     from hepcal.filesets import load_fileset
     from hepcal.reweighting import Resonance
     from hepcal.workflow import run_dijets, warn_if_trained_on
 
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
-    resonance = Resonance(mass=bsm_mass, width=bsm_width)
+    try:
+        resonance = Resonance(mass=bsm_mass, width=bsm_width)
+    except ValidationError as error:
+        raise HepcalError(f"no resonance has the mass {bsm_mass:g} and the width {bsm_width:g} GeV") from error
     outputs.prepare_directory(output)
     with opened(executor, workers, scheduler, worker_timeout) as execute:
         summary = run_dijets(
@@ -310,7 +317,7 @@ def _console() -> Any:
 
     # Names in files are text, whatever brackets they hold.
     console = Console(markup=False)
-    return console if console.is_terminal else Console(width=150, markup=False)
+    return console if console.is_terminal else Console(width=160, markup=False)
 
 
 def _print_closure(summary: dict[str, Any], title: str = "") -> None:

@@ -25,7 +25,7 @@ COLUMNS: Sequence[Column] = (
     ("pull_sd", "pull sd", 1, "{:.2f}"),
     ("pull_half68", "pull 68 %", 1, "{:.2f}"),
     ("coverage_68", "cover. [%]", 100, "{:.1f}"),
-    ("within_sigma_tot", "in ±σ_tot [%]", 100, "{:.1f}"),
+    ("within_sigma_tot", "in ±σ [%]", 100, "{:.1f}"),
     ("sigma_stoch", "σ_stoch [GeV]", 1, "{:.1f}"),
     ("sigma_pred", "σ_pred [GeV]", 1, "{:.1f}"),
 )
@@ -33,6 +33,8 @@ FLAVOUR_COLUMNS: Sequence[Column] = (*COLUMNS[:7], COLUMNS[9])
 NAMES = {"pt": "jet p_T", "mjj": "dijet mass"}
 # Below this share of a resonance where the sample has events, its figures are those of something else.
 WHOLE = 0.99
+# The sum of its weights may be off by this much.
+AMISS = 0.05
 
 
 def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
@@ -53,15 +55,16 @@ def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
 
 
 def _closure_table(levels: Mapping[str, Any], title: str) -> Table:
-    table = _table(title, ("truth [GeV]", "level"), COLUMNS)
+    columns = _filled([part for figures in levels.values() for part in (figures, figures["inclusive"])], COLUMNS)
+    table = _table(title, ("truth [GeV]", "level"), columns)
     for index, label in _bins(next(iter(levels.values()))):
         for level, figures in levels.items():
             if _enough(figures, index):
-                table.add_row(label, level, *_cells(figures, index, COLUMNS))
+                table.add_row(label, level, *_cells(figures, index, columns))
     table.add_section()
     ratios = []
     for level, figures in levels.items():
-        table.add_row("all", level, *_cells(figures["inclusive"], 0, COLUMNS))
+        table.add_row("all", level, *_cells(figures["inclusive"], 0, columns))
         if figures["sum_ratio"] is not None:
             ratios.append(f"sum({level})/sum(truth) = {figures['sum_ratio']:.4f}")
     table.caption = " ".join(ratios)
@@ -69,11 +72,12 @@ def _closure_table(levels: Mapping[str, Any], title: str) -> Table:
 
 
 def _flavour_table(flavours: Mapping[str, Any], title: str) -> Table:
-    table = _table(title, ("truth [GeV]", "flavour"), FLAVOUR_COLUMNS)
+    columns = _filled(list(flavours.values()), FLAVOUR_COLUMNS)
+    table = _table(title, ("truth [GeV]", "flavour"), columns)
     for index, label in _bins(next(iter(flavours.values()))):
         rows = [(name, figures) for name, figures in flavours.items() if _enough(figures, index)]
         for name, figures in rows:
-            table.add_row(label, name, *_cells(figures, index, FLAVOUR_COLUMNS))
+            table.add_row(label, name, *_cells(figures, index, columns))
         if rows:
             table.add_section()
     return table
@@ -84,7 +88,7 @@ def _table(title: str, first: Sequence[str], columns: Sequence[Column]) -> Table
 
     table = Table(title=title, title_justify="left")
     for label in first:
-        table.add_column(label)
+        table.add_column(label, no_wrap=True, min_width=9 if "GeV" in label else None)
     for _, label, _, _ in columns:
         table.add_column(label, justify="right")
     return table
@@ -92,6 +96,11 @@ def _table(title: str, first: Sequence[str], columns: Sequence[Column]) -> Table
 
 def _bins(figures: Mapping[str, Any]) -> list[tuple[int, str]]:
     return [(i, f"{low:.0f}-{high:.0f}") for i, (low, high) in enumerate(pairwise(figures["edges"]))]
+
+
+def _filled(parts: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Sequence[Column]:
+    """Those columns that hold a number somewhere."""
+    return [each for each in columns if any(value is not None for part in parts for value in part.get(each[0]) or ())]
 
 
 def _enough(figures: Mapping[str, Any], index: int) -> bool:
@@ -127,7 +136,8 @@ def _out_of_range(samples: Mapping[str, Any]) -> list[str]:
     """The share of the weight of what lies outside the training support."""
     out = []
     for weighting, quantities in samples.items():
-        shares = {q: levels.get("calib", {}).get("inclusive", {}).get("in_range") for q, levels in quantities.items()}
+        whole = {q: levels.get("calib", {}).get("inclusive", {}) for q, levels in quantities.items()}
+        shares = {q: figures.get("in_range") for q, figures in whole.items() if figures and _enough(figures, 0)}
         listed = [
             f"{100 * (1 - share[0]):.2f} % ({NAMES[q]})"
             for q, share in shares.items()
@@ -150,11 +160,12 @@ def _resonance(summary: Mapping[str, Any]) -> list[str]:
     n_eff, inside = bsm["inclusive"]["n_eff"][0], resonance.get("inside_density")
     if n_eff is not None and n_eff < MIN_N_EFF:
         out.append(f"No BSM closure: {n_eff:.1f} effective events for {place}; figures need {MIN_N_EFF}.")
-    if inside is not None and inside < WHOLE:
+    norm = resonance.get("norm")
+    if inside is not None and norm is not None and not (inside > WHOLE and abs(norm - 1) < AMISS):
         low, high = resonance["density_range"]
         out.append(
-            f"WARNING: {100 * inside:.3g} % of {place} lies where the sample has events ({low:.0f} to {high:.0f} GeV): "
-            "BSM figures are those of this part, not of the resonance."
+            f"WARNING: {100 * inside:.3g} % of {place} lies where the sample has events ({low:.0f} to {high:.0f} GeV), "
+            f"and its weights sum to {norm:.2f} of what they should: BSM figures are those of this part of it."
         )
     return out
 

@@ -225,17 +225,19 @@ def _with_fields(jets: ak.Array, fields: Mapping[str, ak.Array]) -> ak.Array:
     return jets
 
 
-def type_of_attached(calibrate: Callable[..., ak.Array], jets: ak.Array, event: ak.Array | None) -> ak.Array:
+def type_of_attached(calibrate: Callable[..., ak.Array], jets: ak.Array, **others: ak.Array | None) -> ak.Array:
     """What is attached to jets that have a type and no content, as dask-awkward asks when it plans.
 
     Args:
-        calibrate: Attaches to jets of these events.
+        calibrate: Attaches to jets, with the others as they are named.
         jets: On awkward's backend ``typetracer``; all fields count as read, since all go into the result.
-        event: Their events, on the same backend.
+        others: What goes with them, such as their events, on the same backend.
 
     Returns:
         The type of the result, on the same backend.
     """
-    events = None if event is None else ak.typetracer.length_zero_if_typetracer(event)
-    attached = ak.materialize(calibrate(ak.typetracer.length_zero_if_typetracer(jets), events))
+    given = {
+        name: ak.typetracer.length_zero_if_typetracer(array) for name, array in others.items() if array is not None
+    }
+    attached = ak.materialize(calibrate(ak.typetracer.length_zero_if_typetracer(jets), **given))
     return ak.Array(attached.layout.to_typetracer(forget_length=True), behavior=jets.behavior)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 __all__ = ["usable_cores"]
@@ -24,24 +25,27 @@ def usable_cores(root: Path = Path("/")) -> int:
         root: Where ``proc`` and ``sys`` are.
     """
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([found, *(math.ceil(quota) for quota in _quotas(root))]))
+    return max(1, min([found, *map(math.ceil, _quotas(root))]))
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Quotas in units of one core, of the cgroups of this process and all around them."""
+@lru_cache(maxsize=16)
+def _quotas(root: Path) -> tuple[float, ...]:
+    """Quotas in units of one core, of the cgroups of this process and all around them; read once, for speed."""
+    found = []
     for folder in _cgroups(root):
         # Version 2: "200000 100000", or "max 100000"; version 1 has a file for each, and -1 for no limit.
         values = _read(folder / "cpu.max").split()
         values = values or [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
         if len(values) == 2 and all(value.isdecimal() and int(value) for value in values):
-            yield int(values[0]) / int(values[1])
+            found.append(int(values[0]) / int(values[1]))
+    return tuple(found)
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
     """Folders of the cgroups that may limit the CPU time of this process; a container does not see all of them."""
     mounted = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
-        _, controllers, place = line.split(":", 2)
+        _, controllers, place = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         for base in {mounted / controllers, mounted / "cpu"} if controllers else {mounted}:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -178,6 +179,8 @@ def open_executor(
         raise ExecutorError(f"{elsewhere} of dask is given, but the executor {name!r} is asked for: leave one out")
     if elsewhere and workers is not None:
         raise ExecutorError(f"{elsewhere} of dask is given, and its workers are used: leave out the number of workers")
+    if not 0 < timeout < math.inf:
+        raise ExecutorError(f"the time to wait for workers must be a positive number of seconds, found {timeout:g}")
     workers = workers or usable_cores()
     if name == "iterative":
         yield lambda count: SilentIterativeExecutor(count=count, retries=0)

@@ -7,7 +7,7 @@ all that there is in data, the spectrum enters through the resolution, and a sma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -33,6 +33,7 @@ ABS_ETA = (0.8, 1.3, 2.5)
 BINS = 12
 # Jets that say where the bins are; all of them fill.
 JETS_FOR_EDGES = 200_000
+BYTES_FOR_EDGES = 32 * 2**20
 # Cells with fewer effective jets of the training are not compared.
 MIN_N_EFF = 30.0
 # At fixed detector-level p_T, cells are not compared either where another spectrum of the truth, steeper or flatter by
@@ -86,7 +87,8 @@ class InputHistograms:
         """
         if not names_of(spec, condition):
             return None
-        rows = slice(None, None, -(-len(reco) // JETS_FOR_EDGES))
+        some_jets = min(JETS_FOR_EDGES, BYTES_FOR_EDGES // (4 * max(spec.width, 1)))
+        rows = slice(None, None, -(-len(reco) // some_jets))
         some = quantities(condition, spec, np.asarray(features[rows]), reco[rows], truth[rows])
         pt = {"truth": truth, "reco": reco}[condition][rows].astype(np.float64)
         pt_edges = _pt_edges(pt)
@@ -100,8 +102,12 @@ class InputHistograms:
         )
         # Kept in float32, as a calibrator saves them: the same numbers decide before and after.
         empty = cls.empty(condition, spec, pt_edges.astype(np.float32), edges.astype(np.float32))
-        found = empty.filled(spec, features, reco, truth, weight)
-        return found if condition == "truth" else found._where_stable(spec, features, reco, truth, weight)
+        if condition == "truth":
+            return empty.filled(spec, features, reco, truth, weight)
+        relative = truth.astype(np.float64) / np.median(truth)
+        weights = [weight, weight * relative**-OTHER_SPECTRUM, weight * relative**OTHER_SPECTRUM]
+        found, *others = empty._all_filled(spec, features, reco, truth, weights)
+        return found._where_stable(others)
 
     @classmethod
     def empty(cls, condition: Condition, spec: Features, pt_edges: np.ndarray, edges: np.ndarray) -> InputHistograms:
@@ -110,16 +116,10 @@ class InputHistograms:
         content = np.zeros((*shape, edges.shape[1], edges.shape[2] + 1))
         return cls(condition, pt_edges, edges, content, np.zeros(shape), np.array(np.inf))
 
-    def _where_stable(
-        self, spec: Features, features: np.ndarray, reco: np.ndarray, truth: np.ndarray, weight: np.ndarray
-    ) -> InputHistograms:
-        """Without the cells in which another spectrum of the truth moves the inputs."""
-        moves = np.zeros(self.squares.shape, dtype=bool)
-        here = np.cumsum(self._densities(), axis=-1)
-        for power in (-OTHER_SPECTRUM, OTHER_SPECTRUM):
-            factor = (truth.astype(np.float64) / np.median(truth)) ** power
-            there = np.cumsum(self.filled(spec, features, reco, truth, weight * factor)._densities(), axis=-1)
-            moves |= np.abs(there - here).max(axis=(2, 3)) > MOVED
+    def _where_stable(self, others: Sequence[InputHistograms]) -> InputHistograms:
+        """Without the cells in which other spectra of the truth move the inputs."""
+        here, *there = (np.cumsum(each._densities(), axis=-1) for each in (self, *others))
+        moves = np.max([np.abs(each - here).max(axis=(2, 3)) for each in there], axis=0) > MOVED
         return replace(self, content=self.content * ~moves[..., None, None], squares=np.where(moves, 0, self.squares))
 
     def _densities(self) -> np.ndarray:
@@ -130,16 +130,29 @@ class InputHistograms:
         self, spec: Features, features: np.ndarray, reco: np.ndarray, truth: np.ndarray | None, weight: np.ndarray
     ) -> InputHistograms:
         """With other jets instead, in the same bins; arguments as for :meth:`of`, the truth only where it is held."""
-        content, squares = np.zeros_like(self.content), np.zeros_like(self.squares)
+        return self._all_filled(spec, features, reco, truth, [weight])[0]
+
+    def _all_filled(
+        self,
+        spec: Features,
+        features: np.ndarray,
+        reco: np.ndarray,
+        truth: np.ndarray | None,
+        weights: Sequence[np.ndarray],
+    ) -> list[InputHistograms]:
+        """The same with several weights; the table is read once."""
+        sums = [(np.zeros_like(self.content), np.zeros_like(self.squares)) for _ in weights]
         for part, values in chunks(features):
             true = None if truth is None else truth[part]
             found = quantities(self.condition, spec, values, reco[part], true)
             pt = reco[part] if true is None or self.condition == "reco" else true
             cell, inside = self._cells(pt, spec, values)
-            w = np.asarray(weight[part], dtype=np.float64)[inside]
-            squares += np.bincount(cell, w**2, squares.size).reshape(squares.shape)
-            content += self._contents(cell, found[inside], w)
-        return replace(self, content=content, squares=squares, smallest=np.min(reco, initial=np.inf))
+            for weight, (content, squares) in zip(weights, sums, strict=True):
+                w = np.asarray(weight[part], dtype=np.float64)[inside]
+                squares += np.bincount(cell, w**2, squares.size).reshape(squares.shape)
+                content += self._contents(cell, found[inside], w)
+        smallest = np.min(reco, initial=np.inf)
+        return [replace(self, content=content, squares=squares, smallest=smallest) for content, squares in sums]
 
     def _cells(self, pt: np.ndarray, spec: Features, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Number of the cell of each jet within the range, and which jets those are."""
@@ -185,7 +198,7 @@ class InputHistograms:
         effective jets in the training, and some in the other sample. At fixed truth, bins whose response a threshold of
         the detector-level p_T cuts in either sample are left out.
         """
-        usable = (self.n_eff >= MIN_N_EFF) & (self.weight > 0) & (other.weight > 0)
+        usable = (self.n_eff >= MIN_N_EFF) & (self.weight > 0) & (other.weight > 0) & (other.n_eff > 0)
         usable &= ~self._cut_at(max(float(self.smallest), float(other.smallest)))[:, None]
         regions = {ALL: usable}
         for index, label in enumerate(_regions() if usable.shape[1] > 1 else ()):

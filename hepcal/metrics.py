@@ -22,9 +22,6 @@ from hepcal.statistics import CENTRAL, MIN_N_EFF, monotone, quantile_spread
 
 __all__ = ["CENTRAL", "MIN_N_EFF", "Closure", "by_flavour", "closure", "quantiles", "samples"]
 
-# sd of half the central 68.27 % width of n Gaussian numbers, in sigma / sqrt(n): from the joint density of the
-# two quantiles, [2 q (1 - q) - 2 q²] / phi(1)² / 4 with q = 0.1587.
-QUANTILE_WIDTH_UNC = 0.9617
 NAN = float("nan")
 
 

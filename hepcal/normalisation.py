@@ -148,7 +148,7 @@ def normalise(sums: Mapping[str, float], files: Sequence[FileInfo], fileset: Fil
     return {
         name: Normalisation(
             cross_section=cross_sections[name],
-            sum_of_weights=_rounded(used[name][0]),
+            sum_of_weights=used[name][0] if used[name][1] != "events read" else _rounded(total),
             origin=used[name][1],
             read=_rounded(total),
             factor=factors[name],

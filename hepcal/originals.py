@@ -143,13 +143,15 @@ def _computed(jets: ak.Array, name: str) -> bool:
 
 
 def _updated(jets: ak.Array, before: str) -> bool:
-    """Whether the factor was computed anew, for the p_T of now, while the original is that of the file."""
+    """Whether the factor was made for the p_T of now, as calibrators do, and not for the original."""
     if not {FACTOR, before} <= {*jets.fields}:
         return False
-    if "eta" in jets.fields and _computed(jets, "eta"):
-        # Of arrays, where nothing tells a column of a file: a calibrator was the last to change it, and no correction.
-        return f"{FACTOR}_orig" in jets.fields and not jets.layout.purelist_parameter("corrected")
-    return _computed(jets, FACTOR) and not _computed(jets, before)
+    computed, kept = _computed(jets, FACTOR), _computed(jets, before)
+    if computed != kept:
+        return computed
+    # Of arrays or of a skim, where all columns look alike, what calibrators keep tells.
+    alike = not computed or ("eta" in jets.fields and _computed(jets, "eta"))
+    return alike and f"{FACTOR}_orig" in jets.fields and not jets.layout.purelist_parameter("corrected")
 
 
 def _is_copy(jets: ak.Array, known: str, before: str) -> bool:

@@ -11,12 +11,13 @@ import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
 
-from hepcal.errors import PairsError
+from hepcal.errors import MissingFieldError, PairsError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
-from hepcal.inspection import FileInfo, copies
+from hepcal.inspection import FileInfo, Inspection, Skipped, copies
 from hepcal.matching import MAX_DR
 from hepcal.normalisation import Normalisation, normalise
+from hepcal.progress import say
 from hepcal.schemas import event_weight, truth_jets
 from hepcal.threshold import count, threshold_of
 from hepcal.truth import Leading, matched_truth, partners, require_usable
@@ -104,13 +105,22 @@ class Selection:
         return Leading(truth, partners(events, truth, self.truth, self.jets, self.max_dr))
 
 
-def inputs_of(files: Sequence[FileInfo], features: Features, jets: str) -> tuple[str, Features]:
-    """The schema of files and the inputs with its defaults filled in.
+def inputs_of(
+    inspected: Inspection, features: Features, jets: str, *, allow_skipped: bool = False
+) -> tuple[str, Features, Inspection]:
+    """The schema of files, the inputs with its defaults filled in, and the files that have them.
+
+    Args:
+        inspected: From :func:`hepcal.running.inspect`.
+        features: Inputs.
+        jets: Collection of detector-level jets.
+        allow_skipped: Leave out files that lack a branch, as a run does.
 
     Raises:
         PairsError: The files have different schemas.
-        MissingFieldError: A file lacks a branch that the inputs need.
+        MissingFieldError: A file lacks a branch that the inputs need, or all do.
     """
+    files, skipped = inspected
     schemas = sorted({info.schema.name for info in files})
     if len(schemas) > 1 and not features.constituents:
         # PFNano is NanoAOD with constituents.
@@ -118,11 +128,27 @@ def inputs_of(files: Sequence[FileInfo], features: Features, jets: str) -> tuple
     if len(schemas) > 1:
         raise PairsError(f"one training table needs files of one schema; found {', '.join(schemas)}")
     spec = features.resolved(schemas[0], jets)
+    lacking = _lacking(files, spec, jets)
+    if lacking and not (allow_skipped and len(lacking) < len(files)):
+        raise next(iter(lacking.values()))
+    for error in lacking.values():
+        say(f"skipped: {error}")
+    left_out = tuple(Skipped(path, str(error)) for path, error in lacking.items())
+    return schemas[0], spec, (tuple(info for info in files if info.path not in lacking), skipped + left_out)
+
+
+def _lacking(files: Sequence[FileInfo], spec: Features, jets: str) -> dict[str, MissingFieldError]:
+    """What files lack that the inputs need, by path."""
+    lacking = {}
     for info in files:
-        info.require(jets, (*spec.jet_fields, "eta", "phi"))
-        for collection, fields in (info.schema.constituents(jets, info.branches) if spec.constituents else {}).items():
-            info.require(collection, fields)
-    return schemas[0], spec
+        more = info.schema.constituents(jets, info.branches) if spec.constituents else {}
+        try:
+            info.require(jets, (*spec.jet_fields, "eta", "phi"))
+            for collection, fields in more.items():
+                info.require(collection, fields)
+        except MissingFieldError as error:
+            lacking[info.path] = error
+    return lacking
 
 
 def source_of(

@@ -142,9 +142,12 @@ class JetPairs:
             weight=np.ones(n) if weight is None else column("weight", weight, np.float64),
             event=np.arange(n, dtype=np.int64) if event is None else column("event", event, np.int64),
             spec=Features.model_validate({"inputs": tuple(names), "constituents": constituents, "pt": pt}),
-            source={"schema": "arrays"} | ({} if threshold is None else known_cut(threshold, reco, truth).source),
+            source={"schema": "arrays"},
             truth_error=None if truth_error is None else column("truth_error", truth_error),
         )
+        if threshold is not None:
+            known = known_cut(threshold, table.reco, table.truth)
+            table = replace(table, source={**table.source, **known.source})
         table.check()
         return table
 
@@ -201,8 +204,8 @@ class JetPairs:
                 return cls.from_fileset(checked, features, executor=executor, **more)
         needed = {chosen.collection: ("pt", "eta", "phi")}
         inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
+        schema, spec, inspected = inputs_of(inspected, features or Features(), jets, allow_skipped=allow_skipped)
         require_comparable(inspected[0], checked)
-        schema, spec = inputs_of(inspected[0], features or Features(), jets)
         order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
             checked,

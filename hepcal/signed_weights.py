@@ -176,7 +176,8 @@ class _Tree:
 
     def leaves(self) -> tuple[np.ndarray, np.ndarray]:
         """Cell of each jet, neighbours in the tree having neighbouring numbers, and the sums of the cells."""
-        number, sums = np.empty(len(self.weight), dtype=np.int64), []
+        number = np.empty(len(self.weight), dtype=np.int64)
+        sums: list[float] = []
         waiting = [(np.arange(len(self.weight)), float(self.weight.sum()))]
         while waiting:
             rows, total = waiting.pop()
@@ -222,7 +223,7 @@ class _Tree:
 
     def _even_cut(self, rows: np.ndarray) -> np.ndarray | None:
         """Halves in the leading coordinate in which the cell extends farthest, if their sums are well above zero."""
-        extents = []
+        extents: list[tuple[float, int]] = []
         for x, width in zip(self.x, self.widths, strict=False):
             low, high = np.quantile(x[rows], (BEYOND, 1 - BEYOND))
             extents.append((float(high - low) / width, len(extents)))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-__all__ = ["CENTRAL", "MIN_N_EFF", "Cumulative", "monotone", "quantile_spread"]
+__all__ = ["CENTRAL", "MIN_N_EFF", "Cumulative", "half_width_error", "monotone", "quantile_spread"]
 
 # Central 68.27 %: one sigma of a Gaussian, not 68 %.
 CENTRAL = (0.1586553, 0.5, 0.8413447)
@@ -126,6 +126,24 @@ class Cumulative:
     def spread(self, probability: float) -> float:
         """Standard deviation of a quantile."""
         return quantile_spread(self.values, self.below, self.variance(probability), probability)
+
+
+def half_width_error(values: np.ndarray, weight: np.ndarray, ends: tuple[float, float]) -> float:
+    """Error of half the central 68.27 % width of independent entries.
+
+    Args:
+        values: Shape (n,).
+        weight: Shape (n,), of either sign.
+        ends: Lower and upper end of the interval.
+    """
+    p, below = np.array([CENTRAL[0], CENTRAL[2]]), Cumulative.of(values, weight)
+    steps = weight * (p[:, None] - (values <= np.array(ends)[:, None]))
+    shares = steps @ steps.T
+    if not (np.diag(shares) > 0).all():
+        return float("nan")
+    spreads = np.array([below.spread(each) for each in p]) / np.sqrt(np.diag(shares))
+    covariance = np.outer(spreads, spreads) * shares
+    return float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0))) / 2
 
 
 def _ahead(weight: np.ndarray, cluster: np.ndarray) -> np.ndarray:

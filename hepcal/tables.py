@@ -67,7 +67,8 @@ class TableWriter:
     def _append(self, name: str, rows: np.ndarray) -> None:
         if name not in self._files:
             self._headers[name] = rows.dtype, (0, *rows.shape[1:])
-            self._files[name] = self._closing.enter_context((self.path / f"{name}.npy").open("wb"))
+            self._files[name] = (self.path / f"{name}.npy").open("wb")
+            self._closing.callback(_close, self._files[name])
             self._hashes[name] = hashlib.sha256()
             self._write_header(name)
         dtype, shape = self._headers[name]
@@ -115,6 +116,12 @@ class TableWriter:
         dtype, shape = self._headers[name]
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._files[name], header)
+
+
+def _close(file: BinaryIO) -> None:
+    """Of a table that is whole it is closed already; of another one, what does not fit on the disk does not matter."""
+    with suppress(OSError):
+        file.close()
 
 
 @contextmanager
@@ -219,7 +226,9 @@ def source_in(card: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(source, dict):
         raise ValueError(f"{CARD} has no source")
     for name, value in source.items():
-        kinds = SOURCE.get(name, (object,))
+        if name not in SOURCE:
+            continue
+        kinds = SOURCE[name]
         inside = value if isinstance(value, list) and name in LISTS else [value]
         # A truth value is an integer, too, but no number of anything.
         truth_value = isinstance(value, bool) and bool not in kinds

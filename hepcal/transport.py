@@ -15,6 +15,7 @@ import numpy as np
 
 from hepcal.arrays import numbers, unmasked
 from hepcal.errors import HepcalError
+from hepcal.statistics import monotone
 
 __all__ = ["CumulativeDistribution", "QuantileMap", "TransportError", "predicted_bias", "map_shift"]
 
@@ -289,8 +290,7 @@ def _monotone(steps: np.ndarray) -> np.ndarray:
     if (steps >= 0).all():
         return steps
     cumulative = np.clip(np.concatenate([[0], np.cumsum(steps)[:-1], [1]]), 0, 1)
-    rising = np.maximum.accumulate(cumulative) + np.minimum.accumulate(cumulative[::-1])[::-1]
-    return np.diff(rising / 2)
+    return np.diff(monotone(cumulative))
 
 
 def _middle(steps: np.ndarray) -> np.ndarray:

@@ -77,8 +77,10 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
     """
     needed = {reading.selection.collection: ("pt", "eta", "phi")}
     inspected = inspect(reading.fileset, needed, allow_skipped=reading.allow_skipped, show=reading.show)
+    schema, spec, inspected = inputs_of(
+        inspected, reading.features, reading.selection.jets, allow_skipped=reading.allow_skipped
+    )
     require_comparable(inspected[0], reading.fileset)
-    schema, spec = inputs_of(inspected[0], reading.features, reading.selection.jets)
     counts: dict[str, Any] = defaultdict(int)
     sums: dict[str, float] = defaultdict(float)
     threshold: dict[str, Any] = {}

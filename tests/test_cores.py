@@ -61,6 +61,10 @@ def test_a_quota_of_version_1_limits(tmp_path: Path, quota: str, found: int) -> 
     assert usable_cores(system(tmp_path, lines, **of_job)) == found
 
 
+def test_what_does_not_say_where_the_process_is_limits_nothing(tmp_path: Path) -> None:
+    assert usable_cores(system(tmp_path, "nonsense\n\n4:cpu\n", cpu_max="nonsense")) == 8
+
+
 def test_a_container_that_sees_only_the_root_of_its_cgroup_is_limited(tmp_path: Path) -> None:
     root = system(tmp_path, "4:cpu,cpuacct:/docker/abc\n", cpu__cfs_quota_us="100000", cpu__cfs_period_us="100000")
     assert usable_cores(root) == 1
@@ -73,7 +77,7 @@ def test_a_system_without_affinity_counts_its_cores(tmp_path: Path, monkeypatch:
 
 def test_the_executor_and_the_threads_of_a_prediction_follow(monkeypatch: Any) -> None:
     started = []
-    monkeypatch.setattr(cores, "_quotas", lambda _: iter([3.0]))
+    monkeypatch.setattr(cores, "_quotas", lambda _: (3.0,))
     monkeypatch.setattr("loky.ProcessPoolExecutor", lambda max_workers: started.append(max_workers) or Pool())
     with executors.open_executor("futures"):
         assert started == [3]

@@ -122,6 +122,8 @@ def test_an_address_without_a_scheduler_is_named(address: str) -> None:
         ({"name": "futures", "scheduler": "tcp://h:1"}, "a scheduler of dask is given, but the executor 'futures'"),
         ({"name": "iterative", "client": object()}, "a client of dask is given, but the executor 'iterative'"),
         ({"scheduler": "tcp://h:1", "workers": 4}, "leave out the number of workers"),
+        ({"timeout": float("nan")}, "must be a positive number of seconds, found nan"),
+        ({"timeout": 0}, "must be a positive number of seconds, found 0"),
         ({"name": "spark"}, "unknown executor 'spark'; known are iterative, futures, dask"),
     ],
 )

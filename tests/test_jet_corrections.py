@@ -26,7 +26,10 @@ from coffea.jetmet_tools import (
     CorrectionLibJER,
     CorrectionLibJERSF,
     CorrectionLibJUNC,
+    FactorizedJetCorrector,
+    JECStack,
 )
+from coffea.lookup_tools import extractor
 from sample_files import toy_pairs
 
 from hepcal import BNN, Feature, Features, JetPairs, train
@@ -241,6 +244,38 @@ def test_a_correction_after_is_that_of_the_raw_jet(
     same(again, sample.predicted(nano_calibrator))
 
 
+@pytest.fixture(scope="module")
+def by_text_files(tmp_path_factory: pytest.TempPathFactory) -> CorrectedJetsFactory:
+    """A FactorizedJetCorrector of two levels, from text files as JEC are handed out."""
+    folder = tmp_path_factory.mktemp("levels")
+    for level, expression in (("L1FastJet", "1.02+0*x"), ("L2Relative", "1.25-0.05*log10(x)")):
+        header = f"{{1 JetEta 1 JetPt {expression} Correction {level}}}"
+        (folder / f"Test_V1_MC_{level}_AK4PF.jec.txt").write_text(f"{header}\n-5.2 0 2 1 6500\n0 5.2 2 1 6500\n")
+    found = extractor()
+    found.add_weight_sets([f"* * {path}" for path in folder.iterdir()])
+    found.finalize()
+    evaluator = found.make_evaluator()
+    corrector = FactorizedJetCorrector(**{name: evaluator[name] for name in evaluator.keys()})  # noqa: SIM118
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*ptGenJet")
+        return CorrectedJetsFactory(NAMES, JECStack({}, jec=corrector))
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_levels_of_text_files_before_and_after(
+    sample: Sample, nano_calibrator: Calibrator, by_text_files: CorrectedJetsFactory, replace: bool
+) -> None:
+    jets, wanted = sample.events.Jet, sample.predicted(nano_calibrator)
+    by_hand = sample.raw * 1.02 * (1.25 - 0.05 * np.log10(sample.raw * 1.02))
+    after = nano_calibrator(jets, replace=replace)
+    after = by_text_files.build(with_raw(after))
+    same(after.pt, by_hand)
+    before = by_text_files.build(with_raw(jets))
+    same(before.pt, by_hand)
+    same(nano_calibrator(before, replace=replace).pt_calib, wanted)
+    same(nano_calibrator(after, prefix="x_", replace=replace).x_pt_calib, wanted)
+
+
 # -- MET --------------------------------------------------------------------------------------------------------------
 
 
@@ -380,6 +415,25 @@ def test_jets_put_together_from_arrays(sample: Sample, nano_calibrator: Calibrat
         bare = ak.without_field(bare, name)
     with pytest.raises(SchemaError, match="'pt' of these jets was changed"):
         nano_calibrator(bare)
+
+
+@pytest.mark.parametrize("kept", [(), ("pt_raw", "mass_raw")], ids=["factors", "raw momenta"])
+def test_a_skim_of_replaced_jets(
+    kept: tuple[str, ...], tmp_path: Path, write_nanoaod: Any, read_events: Any, nano_calibrator: Calibrator
+) -> None:
+    """Written to a file and read again, all columns look alike."""
+    plain = read_events(write_nanoaod(tmp_path / "plain.root", seed=4), "nanoaod").Jet
+    replaced = nano_calibrator(plain, replace=True)
+
+    def skim(content: dict[str, Any]) -> None:
+        for name in ("pt", "mass", "rawFactor", "pt_orig", "mass_orig", "rawFactor_orig", *kept):
+            content["Jet"] = ak.with_field(content["Jet"], ak.without_parameters(ak.materialize(replaced[name])), name)
+
+    jets = read_events(write_nanoaod(tmp_path / "skim.root", seed=4, edit=skim), "nanoaod").Jet
+    same(detector_pt(jets, "raw"), flat(detector_pt(plain, "raw")))
+    same(nano_calibrator(jets).pt_calib, flat(nano_calibrator(plain).pt_calib))
+    # Calibrated again, the originals stay those of the first file.
+    same(nano_calibrator(jets, replace=True).pt_orig, flat(plain.pt))
 
 
 # -- what cannot be known ---------------------------------------------------------------------------------------------

@@ -450,8 +450,3 @@ def test_quantiles_of_signed_weights_are_ordered_and_within_the_edges(content: n
 
 def test_central_is_one_sigma_of_a_gaussian() -> None:
     np.testing.assert_allclose(metrics.CENTRAL, stats.norm.cdf([-1, 0, 1]), atol=1e-7)
-
-
-def test_the_width_error_is_that_of_two_order_statistics() -> None:
-    q, density = stats.norm.cdf(-1), stats.norm.pdf(1)
-    assert pytest.approx(np.sqrt(2 * q * (1 - 2 * q)) / density / 2, abs=1e-4) == metrics.QUANTILE_WIDTH_UNC

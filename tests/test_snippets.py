@@ -50,6 +50,21 @@ def docstrings() -> Iterator[tuple[str, str]]:
                     yield name, textwrap.dedent(found)
 
 
+@pytest.fixture(scope="module")
+def results_of_a_run(
+    tmp_path_factory: pytest.TempPathFactory, demo_files: dict[str, Fileset], small_calibrator: Calibrator
+) -> Path:
+    """Directory of a run over the first file."""
+    from hepcal.executors import open_executor
+    from hepcal.workflow import run_dijets
+
+    directory = tmp_path_factory.mktemp("run") / "results"
+    first = hepcal.load_fileset({"QCD": [str(next(iter(demo_files["train"].paths)))]})
+    with open_executor("iterative") as executor:
+        run_dijets(first, small_calibrator, executor, directory, plots=False, show=False)
+    return directory
+
+
 @pytest.fixture
 def at_work(
     tmp_path: Path,
@@ -72,7 +87,7 @@ def at_work(
         "calibrator": small_calibrator, "bnn": small_calibrator, "ensemble": small_calibrator, "method": hepcal.MSE(),
         "prediction": prediction, "value": prediction.mean, "low": prediction.mean - 50, "high": prediction.mean + 50,
         "truth": pairs.truth, "weight": pairs.weight, "event": pairs.event, "features": pairs.features,
-        "reco": pairs.reco, "eta": pairs.features[:, 0], "pt": np.array([500.0, 1000.0]), "directory": tmp_path,
+        "reco": pairs.reco, "eta": pairs.features[:, 0], "pt": np.array([500.0, 1000.0])
     }  # fmt: skip
 
 
@@ -144,7 +159,12 @@ def short_tagger(train: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(("module", "code"), list(docstrings()), ids=lambda value: str(value)[:30])
 def test_examples_in_docstrings_run(
-    module: str, code: str, at_work: dict[str, Any], monkeypatch: pytest.MonkeyPatch, top_jets: hepcal.JetPairs
+    module: str,
+    code: str,
+    at_work: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    top_jets: hepcal.JetPairs,
+    request: pytest.FixtureRequest,
 ) -> None:
     from hepcal import results
     from hepcal.scores import score
@@ -153,15 +173,9 @@ def test_examples_in_docstrings_run(
     if module.startswith("hepcal.tagging"):
         at_work |= {"signal": top_jets, "background": top_jets, "pairs": top_jets, "is_signal": np.arange(300) % 2}
     if module.startswith("hepcal.plot"):
-        from hepcal.executors import open_executor
         from hepcal.truth_closure import closure_in_truth
-        from hepcal.workflow import run_dijets
 
-        with open_executor("iterative") as executor:
-            run_dijets(
-                hepcal.load_fileset("qcd.json"), at_work["calibrator"], executor, at_work["directory"], plots=False,
-                show=False,
-            )  # fmt: skip
+        at_work["directory"] = request.getfixturevalue("results_of_a_run")
         at_work["hists"] = results.load_hists(at_work["directory"])
         at_work["scores"] = score(at_work["prediction"], at_work["truth"])
         at_work |= {"values": {"BNN": at_work["value"]}, "edges": (900, 1100, 2000)}

@@ -291,13 +291,15 @@ class Calibrator(ABC):
                 raised at once.
             HepcalError: The jets have columns of these names, the events are not theirs, or the method has no
                 replicas; raised at once.
+            UncomputedArrayError: They are arrays of dask-awkward: ``dask_awkward.map_partitions(calibrator, jets)``.
             NonFiniteFeatureError: A feature is NaN or infinite, or a jet has no constituents and the calibrator uses
                 them; raised when a column is first read.
         """
-        refuse_dask_awkward(jets, event)
+        refuse_dask_awkward(jets, event, truth)
         flat = FlatJets(jets)
         if ak.backend(jets) == "typetracer":
-            return type_of_attached(partial(self, replace=replace, replicas=replicas, prefix=prefix), jets, event)
+            options = partial(self, replace=replace, replicas=replicas, prefix=prefix)
+            return type_of_attached(options, jets, event=event, truth=truth)
         refuse_taken(jets, (f"{prefix}pt_calib", *(prefix + shift for shift in SHIFTS.values())))
         refuse_foreign(jets, self.card)
         self.card.features.require(jets, event)

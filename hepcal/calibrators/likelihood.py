@@ -34,6 +34,11 @@ class Likelihood(Ensemble):
     only p(reco | truth) is learned. ``sigma_stoch`` is half of the central 68.27 % Neyman belt, sigma_pred the spread
     over networks trained on bootstrap samples. No single location closes for a skewed response: choose one.
 
+    Weights count for jets of the same truth only: their spectrum is divided out, so that steep spectra and stitched
+    slices are learned wherever there are jets. The support ends where fewer than 25 effective jets lie within a
+    resolution; ``truth_low``, ``truth_high`` [GeV] and ``outside_support``, the share of the training jets beyond, are
+    figures of the card.
+
     Attributes:
         reading: ``median`` puts the truth where the median response is the measured p_T; ``mean`` where the mean
             response is; ``mode`` where the likelihood is largest (arXiv:2205.05084, Eq. 12).

@@ -72,7 +72,7 @@ def flavours(hists: Hists, weighting: str = "qcd", label: str = "", axes: Panels
         ):
             place = number, len(found)
             panels.in_bins(ax, figures.edges, 100 * values, 100 * errors, place, colour, marker, FLAVOUR_NAMES[name])
-    upper.set_ylabel(f"Mean of {panels.SYMBOLS['pt']} - truth [%]")
-    lower.set(xlabel=panels.truth_label(hists, "pt"), ylabel="Median - truth [%]")
+    upper.set_ylabel("Mean bias [%]")
+    lower.set(xlabel=panels.truth_label(hists, "pt"), ylabel="Median bias [%]")
     panels.finish(upper, label, weighting, room=0.25, columns=len(found))
     return upper, lower

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from hepcal.arrays import numbers, unmasked
-from hepcal.metrics import CENTRAL, QUANTILE_WIDTH_UNC
 from hepcal.prediction import Prediction
 from hepcal.scores.jets import JetScores, jet_scores
 from hepcal.scores.weighted import (
@@ -23,6 +22,7 @@ from hepcal.scores.weighted import (
     weighted_mean,
     weighted_quantiles,
 )
+from hepcal.statistics import CENTRAL, half_width_error
 
 __all__ = ["BinnedScores", "Scores", "averaged", "averaged_in_bins", "score", "score_in_bins"]
 
@@ -36,8 +36,8 @@ PIT_BINS = 20
 class Scores:
     """Scores of a sample of jets. ``<figure>_unc`` is the statistical error of ``<figure>``.
 
-    The error of a mean is sqrt(sum w² (x - mean)²) / sum w, that of the pulls' s.d. and width is the one of a Gaussian
-    of n_eff entries, that of a share p is sqrt(p (1 - p) / n_eff) with the nominal p. Figures from the density, from
+    The error of a mean is sqrt(sum w² (x - mean)²) / sum w, those of the pulls' s.d. and width assume no shape, that of
+    a share p is sqrt(p (1 - p) / n_eff) with the nominal p. Figures from the density, from
     ``coverage_68`` on, are NaN for methods without one. Scores are the smaller the better.
 
     Attributes:
@@ -284,9 +284,9 @@ def _pulls(pull: np.ndarray | None, weight: np.ndarray) -> dict[str, float]:
         "pull_mean": mean,
         "pull_mean_unc": mean_unc,
         "pull_sd": sd,
-        "pull_sd_unc": sd / (2**0.5 * root),
+        "pull_sd_unc": weighted_mean((pull - mean) ** 2, weight)[1] / (2 * sd) if sd > 0 else NAN,
         "pull_half68": half68,
-        "pull_half68_unc": QUANTILE_WIDTH_UNC * half68 / root,
+        "pull_half68_unc": half_width_error(pull, weight, (float(low), float(high))),
         "within_sigma_tot": weighted_mean(np.abs(pull) < 1, weight)[0],
         "within_sigma_tot_unc": (ONE_SIGMA * (1 - ONE_SIGMA)) ** 0.5 / root,
     }

@@ -13,6 +13,7 @@ from scipy.special import expit, roots_hermitenorm
 
 from hepcal.arrays import numbers, unmasked
 from hepcal.scores import weighted_mean
+from hepcal.statistics import monotone
 
 __all__ = [
     "ROC",
@@ -48,7 +49,7 @@ class ROC:
 
     def background_at(self, signal: float) -> float:
         """Background efficiency at a signal efficiency, by linear interpolation."""
-        return float(np.interp(signal, np.maximum.accumulate(self.signal), self.background))
+        return float(np.interp(signal, monotone(self.signal), self.background))
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,11 +59,12 @@ def misses_dependence(calibrator: Calibrator, pairs: JetPairs) -> bool:
 
 
 def _explained(values: np.ndarray, inputs: np.ndarray, weight: np.ndarray) -> bool:
-    """Whether a straight line in inputs (d, n) explains more of values (n,) than it would by chance."""
+    """Whether inputs (d, n) and their squares explain more of values (n,) than they would by chance."""
     root = np.sqrt(weight / weight.sum())
-    centred = (inputs - (inputs @ root**2)[:, None]) * root
+    terms = np.concatenate([inputs, inputs**2])
+    centred = (terms - (terms @ root**2)[:, None]) * root
     rest = (values - values @ root**2) * root
     fitted = centred.T @ np.linalg.lstsq(centred.T, rest, rcond=1e-6)[0]
     total = float(rest @ rest)
     share = float(fitted @ fitted) / total if total > 0 else 0.0
-    return n_eff(weight) * share > float(chi2.isf(BY_CHANCE, len(inputs)))
+    return n_eff(weight) * share > float(chi2.isf(BY_CHANCE, len(terms)))

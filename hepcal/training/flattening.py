@@ -98,7 +98,9 @@ class Flattening:
             np.add.reduceat(np.append(weight**power, 0.0), ends.T.ravel())[::2] * (ends[1] > ends[0])
             for power in (1, 2)
         )
-        return np.divide(sums**2, squares, out=np.zeros_like(sums), where=squares > 0)
+        # Of signed weights: what sums to nothing or less says nothing.
+        kept = np.maximum(sums, 0) ** 2
+        return np.asarray(np.divide(kept, squares, out=np.zeros_like(kept), where=squares > 0))
 
     def known(self, log_truth: np.ndarray, weight: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Whether there are jets enough within a resolution, at evenly spaced ln truth values (m,); bool.
@@ -125,8 +127,10 @@ def flattened(
         power: See :meth:`Flattening.of`.
 
     Raises:
-        TrainingError: All truth values are (nearly) the same, or no weight is positive.
+        TrainingError: All truth values are (nearly) the same, a weight is negative, or none is positive.
     """
+    if (weight < 0).any():
+        raise TrainingError(f"{np.sum(weight < 0)} of {len(weight)} weights are negative: jets cannot be drawn by them")
     u = (log_measured - log_truth)[weight > 0]
     if not len(u):
         raise TrainingError("no jet has a positive weight: there is nothing to learn a response from")

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hepcal import __version__
+from hepcal import __version__, outputs
 from hepcal.errors import HepcalError
-from hepcal.options import WAIT, Executor, Scheduler, Workers, WorkerTimeout, opened
+from hepcal.options import (
+    WAIT,
+    AllowSkipped,
+    Chunksize,
+    Executor,
+    FilesetArgument,
+    Jets,
+    KeepLeptons,
+    MethodChoice,
+    Output,
+    Scheduler,
+    Truth,
+    Workers,
+    WorkerTimeout,
+    opened,
+)
 
 __all__ = ["app", "main"]
 
@@ -22,32 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class MethodChoice(StrEnum):
-    """What to train."""
-
-    bnn = "bnn"
-    ensemble = "ensemble"
-    heteroscedastic = "heteroscedastic"
-    dropout = "dropout"
-    mse = "mse"
-    noisy_labels = "noisy_labels"
-    inversion = "inversion"
-    generalised_inversion = "generalised_inversion"
-    gaussian_ansatz = "gaussian_ansatz"
-    likelihood = "likelihood"
-    summary_likelihood = "summary_likelihood"
-
-
-FilesetArgument = Annotated[Path, typer.Argument(help="Fileset of coffea, JSON: {dataset: {'files': {path: tree}}}.")]
-Jets = Annotated[str, typer.Option(help="Detector-level jets: Jet, FatJet.")]
-Truth = Annotated[
-    str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")
-]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
-Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
-AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
 
 @app.command()
@@ -73,6 +61,7 @@ def pairs(
     config: Annotated[Path | None, typer.Option(help="YAML file of 'hepcal train', for its features.")] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -84,9 +73,12 @@ def pairs(
     from hepcal.config import TrainingConfig
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
+    from hepcal.tables import prepare
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
-    options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
+    prepare(output)
+    options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    options |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
     with opened(executor, workers, scheduler, worker_timeout) as execute:
         table = JetPairs.write(checked, output, features, executor=execute, **options)
     _print_pairs(table)
@@ -105,6 +97,7 @@ def train(
     ] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     seed: Annotated[
         int, typer.Option(min=0, max=2**64 - 1, help="The same table, settings and seed give the same calibrator.")
     ] = 0,
@@ -137,7 +130,7 @@ def train(
     - likelihood: the density of reco p_T at fixed truth, inverted; p_T only, or with conditions
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
-    from hepcal.calibrators.base import device_of
+    from hepcal.calibrators.devices import device_of
     from hepcal.config import TrainingConfig
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
@@ -145,6 +138,8 @@ def train(
 
     # What a look at the settings can tell comes before hours of reading.
     settings = TrainingConfig.read(config, method.value if method else None)
+    for place in filter(None, (output, checkpoint)):
+        outputs.prepare_file(place)
     chosen = settings.build()
     device_of(device)
     settings.require_inputs(chosen, jets)
@@ -153,7 +148,8 @@ def train(
         settings.require(table)
     else:
         checked = load_fileset(source)
-        options: dict[str, Any] = {"jets": jets, "truth": truth, "allow_skipped": allow_skipped}
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+        options["allow_skipped"] = allow_skipped
         with opened(executor, workers, scheduler, worker_timeout) as execute:
             table = JetPairs.from_fileset(checked, settings.features, executor=execute, **options)
     _print_pairs(table)
@@ -176,23 +172,19 @@ def run(
     worker_timeout: WorkerTimeout = WAIT,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
-    bsm_mass: Annotated[float, typer.Option(min=1, help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
-    bsm_width: Annotated[float, typer.Option(min=0.1, help="Its width [GeV]; the paper uses 10.")] = 100.0,
+    bsm_mass: Annotated[float, typer.Option(min=1, max=1e6, help="Mass of the resonance of BSM weights [GeV].")] = 2800,
+    bsm_width: Annotated[float, typer.Option(min=0.1, max=1e6, help="Its width [GeV]; the paper uses 10.")] = 100.0,
     plots: Annotated[bool, typer.Option(help="Draw the plots; 'hepcal plot' can do it later.")] = True,
 ) -> None:
     """Calibrate dijets and write histograms, summary and plots."""
-    from pydantic import ValidationError
-
     from hepcal.calibrators.base import Calibrator
     from hepcal.filesets import load_fileset
     from hepcal.reweighting import Resonance
     from hepcal.workflow import run_dijets, warn_if_trained_on
 
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
-    try:
-        resonance = Resonance(mass=bsm_mass, width=bsm_width)
-    except ValidationError as error:
-        raise HepcalError(f"no resonance has the mass {bsm_mass:g} and the width {bsm_width:g} GeV") from error
+    resonance = Resonance(mass=bsm_mass, width=bsm_width)
+    outputs.prepare_directory(output)
     with opened(executor, workers, scheduler, worker_timeout) as execute:
         summary = run_dijets(
             checked,
@@ -218,6 +210,7 @@ def diagnose(
     output: Output = Path("diagnostics"),
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
+    keep_leptons: KeepLeptons = False,
     executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -236,12 +229,14 @@ def diagnose(
         raise CalibratorFileError(
             "two of the calibrator files have the same name, which is what plots show: rename one"
         )
+    outputs.prepare_directory(output)
     if source.is_dir():
         table = JetPairs.open(source)
     else:
         features = joint_features({name: found.card for name, found in loaded.items()})
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
         with opened(executor, workers, scheduler, worker_timeout) as execute:
-            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=execute)
+            table = JetPairs.from_fileset(load_fileset(source), features, executor=execute, **options)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
     _print_scores(found)
@@ -254,7 +249,9 @@ def plot(directory: Annotated[Path, typer.Argument(help="Output of 'hepcal run' 
     from hepcal import plot as drawing
     from hepcal import results
 
-    paths = drawing.write(directory, results.load_hists(directory), results.load_summary(directory))
+    hists, summary = results.load_hists(directory), results.load_summary(directory)
+    with results.whole(directory):
+        paths = drawing.write(directory, hists, summary)
     typer.echo(f"{len(paths)} files in {directory / 'plots'}")
 
 
@@ -270,7 +267,12 @@ def show(
 
         _print_pairs(JetPairs.open(path))
     elif path.is_dir():
-        _print_closure(results.load_summary(path))
+        from hepcal.differences import warn_if_inputs_differ
+
+        summary = results.load_summary(path)
+        with results.whole(path):
+            _print_closure(summary)
+            warn_if_inputs_differ(summary)
     else:
         from hepcal.calibrators.base import Calibrator
 
@@ -295,8 +297,9 @@ def _common(
 def _console() -> Any:
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=150)
+    # Names in files are text, whatever brackets they hold.
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=160, markup=False)
 
 
 def _print_closure(summary: dict[str, Any], title: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from hepcal.documents import parse_json
 from hepcal.errors import FilesetError
 from hepcal.filespecs import Expected, FileSpecError, plain, read_spec
 from hepcal.progress import say
@@ -124,25 +124,14 @@ def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
         raise FilesetError(f"a fileset is a path or {{dataset: {{'files': ...}}}}, found {type(source).__name__}")
     path = Path(source)
     try:
-        content = json.loads(path.read_text(), object_pairs_hook=_refuse_repeated_keys)
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise FilesetError(f"cannot read the fileset {path}: {error.strerror or error}") from error
-    except FilesetError as error:
-        raise FilesetError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:  # also of integers of thousands of digits, and thousands of brackets
+    except ValueError as error:
         raise FilesetError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise FilesetError(f"{path} holds a {type(content).__name__}; expected {{dataset: {{'files': ...}}}}")
     return _check(content, path.parent, str(path))
-
-
-def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON keeps the last of two equal keys: a data set or file given twice would silently lose one."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        repeated = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
-        raise FilesetError(f"listed twice in one JSON object: {', '.join(map(repr, repeated))}; keep one of each")
-    return content
 
 
 def _check(content: Mapping[str, Any], base: Path, where: str) -> Fileset:

@@ -9,6 +9,8 @@ leading particle-level jets are matched). For each there are
     (truth - calibrated value) / sigma_tot.
 ``<quantity>_sums``
     weighted sums of the terms in :data:`TERMS`, so that means are exact and not binned.
+``pt_pt_truth_pairs``, ``pt_abs_eta_pairs``, ``pt_inclusive_pairs`` and ``..._pair_sums``
+    pairs of jets of one event, for the errors (:mod:`hepcal.same_event`); an event has one dijet mass.
 ``<quantity>``
     the spectrum at truth, reco and calib level; collision data are there under the weighting ``data``.
 
@@ -26,24 +28,48 @@ from typing import Any
 import hist
 import numpy as np
 
-__all__ = ["QUANTITIES", "TERMS", "Binning", "book", "fill_matching", "fill_spectrum", "fill_truth", "merge"]
+from hepcal.flavours import FLAVOURS, book_flavours
+from hepcal.same_event import book_pairs, fill_pairs
+
+__all__ = [
+    "QUANTITIES",
+    "TERMS",
+    "Binning",
+    "book",
+    "compared",
+    "fill_flavours",
+    "fill_matching",
+    "fill_spectrum",
+    "fill_terms",
+    "fill_truth",
+    "merge",
+]
 
 QUANTITIES = ("pt", "mjj")
 WEIGHTINGS = ("qcd", "bsm")
 LEVELS = ("reco", "calib")
+# ``bias`` is response - 1; ``pulled`` counts the entries with a pull, ``judged`` those with an interval.
 TERMS = (
     "jets",
     "value",
     "truth",
     "response",
-    "response_squared",
+    "bias",
+    "pulled",
     "pull",
     "pull_squared",
+    "within_sigma_tot",
+    "judged",
     "covered_68",
     "sigma_stoch",
     "sigma_pred",
     "in_range",
 )
+# Groups of jets whose pairs are filled, and the axes of truth that make them.
+GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "pt": {"pt_truth": ("pt_truth",), "abs_eta": ("abs_eta",), "inclusive": ()},
+    "mjj": {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +151,9 @@ def book(binning: Binning | None = None) -> dict[str, hist.Hist]:
         out[f"{name}_pull"] = _weighted(dataset, weighting, *truths[name], pull)
         out[f"{name}_sums"] = _weighted(dataset, weighting, level, *truths[name], term)
         out[name] = _weighted(dataset, spectrum_weighting, all_levels, spectrum[name])
+        for group, names in GROUPS[name].items():
+            chosen = [axis for axis in truths[name] if axis.name in names]
+            out |= book_pairs(f"{name}_{group}", (dataset, weighting, level), chosen)
     matched = _category(("matched", "unmatched"), "partner", "Detector-level partner")
     out["matching"] = _weighted(dataset, *truths["pt"], matched)
     return out
@@ -179,6 +208,7 @@ def fill_truth(
     levels: Mapping[str, Mapping[str, np.ndarray]],
     weights: Mapping[str, np.ndarray],
     dataset: str,
+    event: np.ndarray | None = None,
 ) -> None:
     """Fill everything that compares a quantity with its truth.
 
@@ -187,32 +217,106 @@ def fill_truth(
         quantity: ``pt`` or ``mjj``.
         truth: The truth axes of that quantity: ``pt_truth`` and ``abs_eta``, or ``mjj_truth``; shape (n,) each.
         levels: For ``reco`` and ``calib``: ``value`` [GeV] and, where the method provides them, ``sigma_stoch``,
-            ``sigma_pred``, ``sigma_tot`` [GeV] and ``in_range``; shape (n,) each.
+            ``sigma_pred``, ``sigma_tot`` [GeV], ``in_range``, and ``covered_68``: whether the truth lies in the
+            central 68.27 % interval; shape (n,) each.
         weights: Weight of each entry by weighting, shape (n,) each.
         dataset: Name of the data set.
+        event: Number of the event of each entry, rising, shape (n,); None: each entry has its own.
     """
     true_value = truth[f"{quantity}_truth"].astype(np.float64)
-    for level, columns in levels.items():
-        value = columns["value"].astype(np.float64)
-        response = value / true_value
-        terms = {
-            "jets": np.ones_like(value),
-            "value": value,
-            "truth": true_value,
-            "response": response,
-            "response_squared": response**2,
-        }
-        terms |= {name: columns[name] for name in ("sigma_stoch", "sigma_pred", "in_range") if name in columns}
-        if "sigma_tot" in columns:
-            pull = (true_value - value) / columns["sigma_tot"].astype(np.float64)
-            terms |= {"pull": pull, "pull_squared": pull**2, "covered_68": (np.abs(pull) < 1).astype(np.float64)}
+    for level, given in levels.items():
+        terms = compared(given, true_value)
         for weighting, weight in weights.items():
-            where = {"dataset": dataset, "weighting": weighting, **truth}
-            hists[f"{quantity}_response"].fill(**where, level=level, response=response, weight=weight)
+            label = {"dataset": dataset, "weighting": weighting}
+            where = {**label, **truth}
+            hists[f"{quantity}_response"].fill(**where, level=level, response=terms["response"], weight=weight)
             if "pull" in terms:
-                hists[f"{quantity}_pull"].fill(**where, pull=terms["pull"], weight=weight)
-            for term, values in terms.items():
-                hists[f"{quantity}_sums"].fill(**where, level=level, term=term, weight=weight * values)
+                hists[f"{quantity}_pull"].fill(**where, pull=terms["pull"], weight=weight * terms["pulled"])
+            fill_terms(hists[f"{quantity}_sums"], {**where, "level": level}, terms, weight)
+            for group, names in GROUPS[quantity].items() if event is not None else ():
+                chosen = {name: truth[name] for name in names}
+                place = {**label, "level": level}
+                fill_pairs(hists, f"{quantity}_{group}", chosen, terms, weight, np.asarray(event), place)
+
+
+def fill_flavours(
+    hists: dict[str, hist.Hist],
+    pt_truth: np.ndarray,
+    flavour: np.ndarray,
+    levels: Mapping[str, Mapping[str, np.ndarray]],
+    weights: Mapping[str, np.ndarray],
+    dataset: str,
+    event: np.ndarray,
+) -> None:
+    """Fill the closure of p_T by flavour; its histograms are booked when the first file knows flavours.
+
+    Args:
+        hists: From :func:`book`; gets :func:`hepcal.flavours.book_flavours`.
+        pt_truth: Shape (n,).
+        flavour: From :func:`hepcal.flavours.flavour_of`, shape (n,).
+        levels: As in :func:`fill_truth`.
+        weights: Weight of each jet by weighting, shape (n,) each.
+        dataset: Name of the data set.
+        event: Number of the event of each jet, rising, shape (n,).
+    """
+    if "pt_flavour_sums" not in hists:
+        dataset_axis, weighting_axis, level_axis, truth_axis, _, response = hists["pt_response"].axes
+        dataset_axis = hist.axis.StrCategory([], growth=True, name="dataset", label=dataset_axis.label)
+        common = (dataset_axis, weighting_axis, level_axis)
+        hists |= book_flavours(common, truth_axis, response, hists["pt_sums"].axes["term"])
+    truth = pt_truth.astype(np.float64)
+    for level, given in levels.items():
+        terms = compared(given, truth)
+        for weighting, weight in weights.items():
+            for number, name in enumerate(FLAVOURS):
+                chosen = flavour == number
+                if not chosen.any():
+                    continue
+                where = {"dataset": dataset, "weighting": weighting, "level": level, "flavour": name}
+                columns = {term: values[chosen] for term, values in terms.items()}
+                place = {"pt_truth": pt_truth[chosen]}
+                response = columns["response"]
+                hists["pt_flavour_response"].fill(**where, **place, response=response, weight=weight[chosen])
+                fill_terms(hists["pt_flavour_sums"], {**where, **place}, columns, weight[chosen])
+                fill_pairs(hists, "pt_flavour", place, columns, weight[chosen], event[chosen], where)
+
+
+def fill_terms(sums: hist.Hist, where: Mapping[str, Any], terms: Mapping[str, np.ndarray], weight: np.ndarray) -> None:
+    """Fill weighted sums of terms, shape (n,) each."""
+    for term, values in terms.items():
+        sums.fill(**where, term=term, weight=weight * values)
+
+
+def compared(columns: Mapping[str, np.ndarray], truth: np.ndarray) -> dict[str, np.ndarray]:
+    """The terms of a level, float64 of shape (n,) each; those that the method does not provide are left out.
+
+    A pull is that of an entry inside the training support whose sigma_tot is positive and finite: beyond the support
+    a method extrapolates, and its uncertainty says nothing.
+
+    Args:
+        columns: As in :func:`fill_truth`.
+        truth: Shape (n,).
+    """
+    value = columns["value"].astype(np.float64)
+    terms = {
+        "jets": np.ones_like(value),
+        "value": value,
+        "truth": truth,
+        "response": value / truth,
+        "bias": (value - truth) / truth,
+    }
+    terms |= {
+        name: columns[name].astype(np.float64) for name in ("sigma_stoch", "sigma_pred", "in_range") if name in columns
+    }
+    if "sigma_tot" in columns:
+        sigma = columns["sigma_tot"].astype(np.float64)
+        there = (sigma > 0) & np.isfinite(sigma) & columns.get("in_range", np.ones(len(sigma), dtype=bool))
+        pull = np.where(there, (truth - value) / np.where(there, sigma, 1), 0.0)
+        terms |= {"pulled": there.astype(np.float64), "pull": pull, "pull_squared": pull**2}
+        terms["within_sigma_tot"] = (np.abs(truth - value) < np.nan_to_num(sigma)).astype(np.float64)
+    if "covered_68" in columns:
+        terms |= {"judged": terms["jets"], "covered_68": columns["covered_68"].astype(np.float64)}
+    return terms
 
 
 def fill_matching(

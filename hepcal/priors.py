@@ -24,10 +24,10 @@ import numpy as np
 from hepcal.errors import PairsError
 from hepcal.prediction import Prediction, in_quadrature
 from hepcal.reweighting import Convention, flattening_weights
-from hepcal.scores import effective_number, weighted_mean
+from hepcal.scores import weighted_mean
+from hepcal.statistics import MIN_N_EFF
 from hepcal.truth_closure import mean, quantiles, standard_error
 from hepcal.truth_closure.binning import Jets, binned, plain
-from hepcal.truth_closure.closure import MIN_N_EFF
 from hepcal.truth_closure.estimators import effective_clusters
 
 if TYPE_CHECKING:
@@ -161,12 +161,12 @@ def _weighted(pairs: JetPairs, weight: np.ndarray, name: str) -> JetPairs:
 class Shift:
     """Shift of the same jets between two trainings: value - reference value, relative to the reference value.
 
-    Arrays have the shape (bins,), float64, NaN where n_eff is below ten. Errors are those of the finite test sample;
+    Arrays have the shape (bins,), float64, NaN where n_eff is below 30. Errors are those of the finite test sample;
     the error of the two trainings themselves is in the pulls and in ``sample_training``.
 
     Attributes:
         edges: Bin edges, shape (bins + 1,).
-        n_eff: Effective number of jets compared.
+        n_eff: Effective number of events compared.
         in_range: Share of jets inside the training support of both.
         mean: Mean relative shift (0.01 is 1 %).
         mean_unc: Its statistical error.
@@ -300,14 +300,14 @@ def _figures(jets: Jets, only_in_range: bool) -> dict[str, float]:
     share = weighted_mean(jets["inside"], jets.weight)[0]
     if only_in_range:
         jets = jets.take(np.flatnonzero(jets["inside"]))
-    weight, n_eff = jets.weight, effective_number(jets.weight)
+    weight, n_eff = jets.weight, effective_clusters(jets.weight, jets.cluster)
     names = ("mean", "mean_unc", "median", "median_unc", "rms", "largest", "pull_mean", "pull_rms")
     figures = dict.fromkeys(names, NAN) | {"n_eff": n_eff, "in_range": share}
     if n_eff < MIN_N_EFF or not weight.sum() > 0:
         return figures
     relative = jets["shift"] / jets["first"]
     average = mean(relative, weight)
-    (middle,) = quantiles(relative, weight, (0.5,), effective_clusters(weight, jets.cluster))
+    (middle,) = quantiles(relative, weight, (0.5,), jets.cluster)
     figures |= {
         "mean": average.value,
         "mean_unc": standard_error(average.influence, weight, jets.cluster),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,26 +11,33 @@ import hist
 import numpy as np
 
 import hepcal
-from hepcal import metrics
-from hepcal.errors import HepcalError
+from hepcal import input_histograms, metrics
+from hepcal.closure_tables import closure_tables, notes
+from hepcal.result_files import ResultError, load_hists, load_summary, whole, write_files
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["closure_tables", "derived", "load_hists", "load_summary", "scores_table", "summarise", "write"]
-
-HISTS, HISTS_JSON, SUMMARY = "hists.coffea", "hists.json", "summary.json"
-
-
-class ResultError(HepcalError, ValueError):
-    """A directory is not the result of a run."""
+__all__ = [
+    "ResultError",
+    "closure_tables",
+    "derived",
+    "load_hists",
+    "load_summary",
+    "notes",
+    "scores_table",
+    "summarise",
+    "whole",
+    "write",
+]
 
 
 def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
     """Bias and resolution as histograms with errors, in bins of truth p_T, |eta| and dijet mass.
 
     Named ``<quantity>_bias`` and ``<quantity>_resolution`` (``pt_bias_abs_eta`` in bins of |eta|), with the axes
-    weighting, level and truth, and the squared statistical error as variance; empty bins hold zero with a zero error.
+    weighting, level and truth, and the squared statistical error as variance; bins with n_eff below 30 hold zero with a
+    zero error.
     """
     out = {}
     for quantity in ("pt", "mjj"):
@@ -70,7 +75,7 @@ def summarise(
     with np.errstate(invalid="ignore"):
         share = matching[:, 1] / matching.sum(axis=1)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "hepcal": hepcal.__version__,
         "calibrator": dict(calibrator),
         "events": dict(events),
@@ -86,157 +91,17 @@ def summarise(
 def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
     """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all.
 
+    The summary holds hashes of the histograms and of itself, which :func:`load_hists` and :func:`load_summary` check.
     Plots of an earlier run in the same directory are removed: they show other histograms.
-    """
-    import uhi.io.json
-    from coffea.util import save
 
-    directory.mkdir(parents=True, exist_ok=True)
-    everything = {**hists, **derived(hists)}
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
-        part = Path(scratch)
-        save(everything, part / HISTS)
-        (part / HISTS_JSON).write_text(json.dumps(everything, default=uhi.io.json.default))
-        (part / SUMMARY).write_text(json.dumps(summary, indent=1))
-        for name in (HISTS, HISTS_JSON, SUMMARY):
-            (part / name).replace(directory / name)
+    Raises:
+        OutputError: A file cannot be written.
+        ResultError: A histogram or the summary holds a number that is not finite, for which JSON has no word; nothing
+            is written.
+    """
+    write_files(directory, {**hists, **derived(hists)}, summary)
     for stale in (*directory.glob("plots/*.png"), *directory.glob("plots/*.pdf")):
         stale.unlink()
-
-
-def load_hists(directory: Path) -> dict[str, hist.Hist]:
-    """Histograms of a run, from ``hists.json`` (data only).
-
-    Raises:
-        ResultError: The directory is not the result of a run.
-    """
-    import uhi.io.json
-
-    content = _read(directory / HISTS_JSON, uhi.io.json.object_hook)
-    return {name: hist.Hist(value) for name, value in content.items()}
-
-
-def load_summary(directory: Path) -> dict[str, Any]:
-    """The summary of a run.
-
-    Raises:
-        ResultError: The directory is not the result of a run.
-    """
-    return _read(directory / SUMMARY)
-
-
-def _read(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(), object_hook=hook)
-    except (OSError, ValueError) as error:  # ValueError: not JSON, not text
-        raise ResultError(
-            f"{path.parent} is not the result of 'hepcal run': cannot read {path.name} ({error})"
-        ) from error
-    if not isinstance(content, dict):
-        raise ResultError(f"{path.parent} is not the result of 'hepcal run': {path.name} holds no JSON object")
-    return content
-
-
-COLUMNS: Sequence[tuple[str, str, str]] = (
-    ("n_eff", "n_eff", "{:.0f}"),
-    ("bias", "bias [%]", "{:+.2f}"),
-    ("response_median", "median", "{:.4f}"),
-    ("resolution", "resol. [%]", "{:.2f}"),
-    ("pull_sd", "pull sd", "{:.2f}"),
-    ("pull_half68", "pull 68 %", "{:.2f}"),
-    ("coverage_68", "cover. [%]", "{:.1f}"),
-    ("sigma_stoch", "σ_stoch [GeV]", "{:.1f}"),
-    ("sigma_pred", "σ_pred [GeV]", "{:.1f}"),
-)
-PERCENT = ("bias", "resolution", "coverage_68")
-# Bins with less than this are left out of printed tables.
-MIN_N_EFF = 10
-MIN_SHARE = 1e-3
-
-
-def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
-    """Closure before and after calibration in bins of truth, one table per weighting and quantity.
-
-    Bins with n_eff below ten, or less than a thousandth of the weight, are left out of the tables (not of the files).
-    """
-    from rich.table import Table
-
-    tables = []
-    for weighting, quantities in summary["samples"].items():
-        for quantity, levels in quantities.items():
-            if all(figures["inclusive"]["n_eff"][0] < MIN_N_EFF for figures in levels.values()):
-                continue
-            name = {"pt": "jet p_T", "mjj": "dijet mass"}[quantity]
-            table = Table(title=f"{name}, {weighting.upper()} weights{title}", title_justify="left")
-            table.add_column("truth [GeV]")
-            table.add_column("level")
-            for _, label, _ in COLUMNS:
-                table.add_column(label, justify="right")
-            edges = next(iter(levels.values()))["edges"]
-            rows = [(i, f"{lo:.0f}-{hi:.0f}") for i, (lo, hi) in enumerate(pairwise(edges))]
-            for index, label in rows:
-                for level, figures in levels.items():
-                    if figures["n_eff"][index] >= MIN_N_EFF and figures["share"][index] >= MIN_SHARE:
-                        table.add_row(label, level, *_cells(figures, index))
-            table.add_section()
-            for level, figures in levels.items():
-                table.add_row("all", level, *_cells(figures["inclusive"], 0))
-                table.caption = " ".join(
-                    filter(
-                        None,
-                        [str(table.caption or ""), f"sum({level})/sum(truth) = {figures['sum_ratio']:.4f}"],
-                    )
-                )
-            tables.append(table)
-    return tables
-
-
-def _cells(figures: Mapping[str, Any], index: int) -> list[str]:
-    cells = []
-    for name, _, form in COLUMNS:
-        value = figures.get(name, [None] * (index + 1))[index]
-        cells.append("-" if value is None else form.format(100 * value if name in PERCENT else value))
-    return cells
-
-
-def notes(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader of the closure tables must know, in sentences."""
-    events = summary["events"]
-    simulated = f"{events['selected']} of {events['simulated']} simulated ones have two matched jets"
-    out = [f"{events['read']} events read; {simulated}."]
-    out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
-    out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
-    bsm = summary["samples"].get("bsm", {}).get("mjj", {}).get("calib")
-    if summary["samples"] and (bsm is None or bsm["inclusive"]["n_eff"][0] < MIN_N_EFF):
-        out.append("No BSM closure: fewer than ten effective events near the resonance, or 50 with a true dijet mass.")
-    if events["outside_density"]:
-        out.append(f"{events['outside_density']} events lie outside the mass density and have BSM weight zero.")
-    if summary["samples"]:
-        out.append(_what_closes(summary["calibrator"]))
-        out.append(
-            "On a skewed response pulls of unit spread can cover more than 68.27 %: compare 'pull sd' with 'pull 68 %'."
-        )
-    return out
-
-
-def _what_closes(calibrator: Mapping[str, Any]) -> str:
-    """What the declared quantity and the prior mean for the tables."""
-    if calibrator.get("needs_data", False):
-        return (
-            "pt_calib moves simulation to data; no closure in truth is promised, and another truth spectrum would give "
-            "another map."
-        )
-    if calibrator.get("follows_prior", True):
-        return (
-            "sum(calib)/sum(truth) is close to one by construction for a regression of the truth and proves nothing; "
-            "the bias in bins of truth shows the dependence on the training spectrum."
-        )
-    column = {"mean": "'bias'", "median": "'median'"}.get(calibrator["quantity"], "neither 'bias' nor 'median'")
-    return (
-        f"pt_calib is the {calibrator['quantity']} of its method and does not depend on the training spectrum inside "
-        f"its support: in bins of truth {column} shows its closure. On a skewed response no calibration closes in mean "
-        "and median at once."
-    )
 
 
 def describe_card(calibrator: Any) -> list[tuple[str, str]]:
@@ -244,7 +109,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
     card = calibrator.card
     inputs = [
         "ln(pt)",
-        *(f"{f.transform}({f.name})" if f.transform != "identity" else f.name for f in card.features.inputs),
+        *(f"{f.transform}({f.label})" if f.transform != "identity" else f.label for f in card.features.inputs),
         *(() if card.features.constituents is None else (str(card.features.constituents),)),
     ]
     return [
@@ -257,6 +122,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
         *([("jets, truth", f"{card.source.collection}, {card.source.truth}")] if card.source.truth else []),
         ("held out", f"{card.source.validation_jets} jets"),
+        ("inputs kept", input_histograms.described(calibrator.input_histograms)),
         ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
         ("seed", str(card.source.seed)),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in card.figures.items()),
@@ -307,6 +173,8 @@ def _score_cells(scores: Any) -> list[str]:
 
 def describe_pairs(table: Any) -> list[tuple[str, str]]:
     """A training table as rows of a table."""
+    from hepcal.pairing import selection_rows
+
     source = table.source
     rows = [
         ("jets", str(len(table))),
@@ -323,6 +191,7 @@ def describe_pairs(table: Any) -> list[tuple[str, str]]:
         unmatched = source["unmatched"]
         what = "truth particles" if "[" in source.get("truth", "") else "leading truth jets"
         rows.append(("unmatched", f"{unmatched} of {truth_jets} {what} ({100 * unmatched / truth_jets:.2f} %)"))
+    rows += selection_rows(source)
     if truncated := source.get("truncated_jets"):
         rows.append(("truncated", f"{truncated} jets, to their {table.spec.constituents}"))
     return rows

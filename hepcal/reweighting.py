@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.ndimage import gaussian_filter1d
 
+from hepcal.arrays import numbers
 from hepcal.errors import PairsError
 
 __all__ = [
@@ -101,8 +102,8 @@ class MassDensity(BaseModel):
     def __call__(self, mass: np.ndarray) -> np.ndarray:
         """Density [1/GeV] at masses [GeV] of shape (n,); NaN outside the support."""
         centers = self.start + MASS_BIN * np.arange(len(self.density))
-        falling: np.ndarray = np.exp(np.interp(mass, centers, np.log(self.density), left=np.nan, right=np.nan))
-        return falling
+        falling = np.interp(numbers("mass", mass), centers, np.log(self.density), left=np.nan, right=np.nan)
+        return np.asarray(np.exp(falling))
 
 
 class Resonance(BaseModel):
@@ -129,7 +130,7 @@ class Resonance(BaseModel):
         Returns:
             The weights, zero outside the support of the density, and whether each event was inside; shape (n,).
         """
-        falling = density(mass)
+        falling, weight = density(mass), numbers("weight", weight)
         inside = np.isfinite(falling)
         peak = np.exp(-0.5 * ((mass - self.mass) / self.width) ** 2) / (np.sqrt(2 * np.pi) * self.width)
         return np.where(inside, weight * peak / np.where(inside, falling, 1), 0.0), inside
@@ -237,7 +238,7 @@ class TruthDensity(BaseModel):
             # A little beyond the largest value, which the last bin would leave out.
             low, high = truth.min(), truth.max() * (1 + 1e-9)
             edges = np.geomspace(low, high, max(2, round(np.log(high / low) / np.log(BIN_RATIO))) + 1)
-        edges = np.asarray(edges, dtype=np.float64)
+        edges = numbers("edges", edges)
         content, squares = (np.histogram(truth, edges, weights=weight**power)[0] for power in (1, 2))
         first, last = longest_run((content > 0) & (content**2 >= MIN_BIN_N_EFF * squares))
         if last - first < 2:
@@ -253,7 +254,7 @@ class TruthDensity(BaseModel):
 
     def __call__(self, truth: np.ndarray) -> np.ndarray:
         """Density [1/GeV] at truths [GeV] of shape (n,); NaN outside the support."""
-        truth, edges, height = np.asarray(truth, dtype=np.float64), np.log(self.edges), np.log(self.density)
+        truth, edges, height = numbers("truth", truth), np.log(self.edges), np.log(self.density)
         centres = (edges[1:] + edges[:-1]) / 2
         slopes = np.diff(height) / np.diff(centres)
         inside = (truth >= self.edges[0]) & (truth <= self.edges[-1])
@@ -313,8 +314,8 @@ def _require(name: str, values: np.ndarray, good: np.ndarray, bad: str) -> None:
 
 def _sample(values: np.ndarray, weight: np.ndarray | None, convention: Convention) -> tuple[np.ndarray, np.ndarray]:
     """Values and the weights that a convention uses, in float64."""
-    values = np.asarray(values, dtype=np.float64)
-    weight = np.ones(values.shape) if weight is None else np.asarray(weight, dtype=np.float64)
+    values = numbers("values", values)
+    weight = np.ones(values.shape) if weight is None else numbers("weight", weight)
     if values.ndim != 1 or weight.shape != values.shape:
         raise ValueError(f"values of shape {values.shape} cannot have weights of shape {weight.shape}")
     _require("weight", weight, np.isfinite(weight), "NaN or infinite")
@@ -328,8 +329,8 @@ def _sample(values: np.ndarray, weight: np.ndarray | None, convention: Conventio
 
 def n_eff(weight: np.ndarray) -> float:
     """Effective number of entries, (sum w)² / sum w² in float64; zero for none."""
-    squares = float(np.sum(np.square(weight, dtype=np.float64)))
-    return float(np.sum(weight, dtype=np.float64)) ** 2 / squares if squares else 0.0
+    squares = float(np.sum(np.square(weight := numbers("weight", weight))))
+    return float(np.sum(weight)) ** 2 / squares if squares else 0.0
 
 
 def longest_run(flags: Sequence[bool] | np.ndarray) -> tuple[int, int]:

@@ -9,11 +9,13 @@ import numpy as np
 from coffea.processor import ProcessorABC
 from hepcal.processors.selection import LeadingPair
 
-from hepcal import hists
+from hepcal import flavours, hists
 from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.coverage import has_interval
+from hepcal.columns import COVERED
 from hepcal.schemas import event_weight, is_simulation
 
-__all__ = ["ResponseProcessor", "fill_jets"]
+__all__ = ["ResponseProcessor", "fields_for", "fill_jets", "truth_for"]
 
 
 class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
@@ -22,9 +24,13 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
     Args:
         calibrator: Attaches the calibration.
         binning: Bins, if not the default ones.
+        keep_leptons: Take particle-level jets that are prompt leptons, too.
     """
 
-    def __init__(self, calibrator: Calibrator, binning: hists.Binning | None = None) -> None:
+    def __init__(
+        self, calibrator: Calibrator, binning: hists.Binning | None = None, *, keep_leptons: bool = False
+    ) -> None:
+        self.keep_leptons = keep_leptons
         self.calibrator = calibrator
         self.binning = binning
 
@@ -32,14 +38,24 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
         """One chunk of simulated events; collision data leave the histograms empty."""
         booked, dataset = hists.book(self.binning), events.metadata["dataset"]
         if is_simulation(events):
-            pair = LeadingPair.of(events, self.calibrator.card.features.fields_of(events.Jet))
-            jets = self.calibrator(pair.reco, event=events)
+            pair = LeadingPair.of(events, fields_for(self.calibrator, events), keep_leptons=self.keep_leptons)
+            jets = self.calibrator(pair.reco, event=events, truth=truth_for(self.calibrator, pair))
             fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, dataset)
         return {"events": len(events), "hists": {dataset: booked}}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
         """One set of histograms with all data sets on its axis, in alphabetical order."""
         return {**accumulator, "hists": hists.merge(accumulator["hists"])}
+
+
+def fields_for(calibrator: Calibrator, events: ak.Array) -> tuple[str, ...]:
+    """Fields of detector-level jets to read: those of the calibrator, and their flavour where the file has one."""
+    return (*calibrator.card.features.fields_of(events.Jet), *flavours.flavour_fields(events.Jet.fields))
+
+
+def truth_for(calibrator: Calibrator, pair: LeadingPair) -> ak.Array | None:
+    """What a calibrator needs to say which truths its intervals cover; None if it has no intervals."""
+    return pair.truth.pt if has_interval(calibrator) else None
 
 
 def fill_jets(
@@ -70,12 +86,16 @@ def fill_jets(
     found = ak.drop_none(ak.flatten(jets))
     calib = {"value": found.pt_calib, "in_range": found.pt_calib_in_range}
     calib |= {name.removeprefix("pt_calib_"): found[name] for name in found.fields if name.startswith("pt_calib_sigma")}
+    calib |= {"covered_68": found[COVERED]} if COVERED in found.fields else {}
     levels = {
         "reco": {"value": ak.to_numpy(calibrator.reco(found))},
         "calib": {name: ak.to_numpy(column) for name, column in calib.items()},
     }
     truth = {"pt_truth": pt_truth[here], "abs_eta": abs_eta[here]}
     per_jet = {name: weight[event][here] for name, weight in weights.items()}
-    hists.fill_truth(booked, "pt", truth, levels, per_jet, dataset)
+    hists.fill_truth(booked, "pt", truth, levels, per_jet, dataset, event[here])
+    if names := flavours.flavour_fields(found.fields):
+        known = flavours.flavour_of({name: ak.to_numpy(found[name]) for name in names})
+        hists.fill_flavours(booked, truth["pt_truth"], known, levels, per_jet, dataset, event[here])
     for level, values in (("truth", truth["pt_truth"]), *((name, c["value"]) for name, c in levels.items())):
         hists.fill_spectrum(booked, "pt", level, values, per_jet, dataset)

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict
 from hepcal.errors import FilesetError
 from hepcal.filesets import Fileset
 from hepcal.inspection import FileInfo
-from hepcal.matching import leading
 from hepcal.normalisation import Normalisation, normalise
 from hepcal.reweighting import MassDensity
 from hepcal.schemas import event_weight, is_simulation
+from hepcal.truth import leading_jets, require_usable
 
 __all__ = ["Survey", "SurveyProcessor"]
 
@@ -86,14 +86,25 @@ class Survey(BaseModel):
 
 
 class SurveyProcessor(ProcessorABC):  # type: ignore[misc]
-    """Sums weights and fills the true dijet mass, by data set."""
+    """Sums weights and fills the true dijet mass, by data set.
+
+    Args:
+        keep_leptons: Take particle-level jets that are prompt leptons, too.
+    """
+
+    def __init__(self, *, keep_leptons: bool = False) -> None:
+        self.keep_leptons = keep_leptons
 
     def process(self, events: ak.Array) -> dict[str, Any]:
         """One chunk."""
         dataset, weight, simulation = events.metadata["dataset"], event_weight(events), is_simulation(events)
         masses = hist.Hist(MassDensity.axis(), storage=hist.storage.Weight())
         if simulation:
-            mass = dijet_mass(events.GenJet[leading(events.GenJet)])
+            chosen = leading_jets(events, keep_leptons=self.keep_leptons)
+            truth = chosen.jets[chosen.order]
+            for name in ("eta", "phi", "mass"):
+                require_usable(truth, events, "GenJet", name)
+            mass = dijet_mass(truth)
             found = np.isfinite(mass)
             masses.fill(mass[found], weight=weight[found])
         return {

@@ -104,7 +104,7 @@ def test_run_writes_everything_and_the_summary_has_its_keys(trained):
     plots = {path.suffix for path in (trained / "out" / "plots").iterdir()}
     assert plots == {".png", ".pdf"}
     summary = json.loads((trained / "out" / "summary.json").read_text())
-    assert summary["schema_version"] == 1
+    assert summary["schema_version"] == 2
     assert summary["events"]["read"] == 2_500
     assert summary["calibrator"]["sha256"] == hepcal.Calibrator.load(trained / "jets.safetensors").sha256
     assert set(summary["samples"]) == {"qcd", "bsm"}
@@ -112,10 +112,16 @@ def test_run_writes_everything_and_the_summary_has_its_keys(trained):
     bins = len(figures["edges"]) - 1
     for name in (
         "n_eff", "response_mean", "response_mean_unc", "response_median", "bias", "resolution", "pull_mean", "pull_sd",
-        "pull_half68", "coverage_68", "sigma_stoch", "sigma_pred",
+        "pull_half68", "within_sigma_tot", "sigma_stoch", "sigma_pred",
     ):  # fmt: skip
         assert len(figures[name]) == bins
     assert isinstance(figures["sum_ratio"], float)
+    # An interval is that of a jet; the mass of two has a sigma only.
+    assert "coverage_68" not in figures
+    assert len(summary["samples"]["qcd"]["pt"]["calib"]["coverage_68"]) > 0
+    assert summary["resonance"]["n_eff"] == figures["inclusive"]["n_eff"][0]
+    assert summary["resonance"]["norm"] == pytest.approx(1, abs=0.05)
+    assert "Out of the training range, QCD weights:" in done.stdout
     for command in (("show", "out"), ("plot", "out"), ("show", "jets.safetensors")):
         assert hepcal_command(trained, *command).returncode == 0
 
@@ -221,8 +227,8 @@ def test_a_seed_beyond_those_of_torch_is_refused_before_events_are_read(folder, 
 @pytest.mark.parametrize("option", [("--bsm-mass", "inf"), ("--bsm-width", "inf")])
 def test_a_resonance_that_is_none_is_refused(trained, option):
     done = hepcal_command(trained, "run", "test.json", "--calibrator", "jets.safetensors", *option, "-o", "none")
-    assert done.returncode == 1
-    assert done.stderr.startswith("hepcal: no resonance has the mass")
+    assert done.returncode == 2
+    assert option[0] in done.stderr
     assert not (trained / "none").exists()
 
 

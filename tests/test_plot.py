@@ -48,7 +48,7 @@ def hists():
 
 
 def panels(draw, figure):
-    if draw in PANELLED:
+    if draw in (*PANELLED, plot.flavours):
         return {"axes": tuple(figure.subplots(2, 1, sharex=True))}
     return {"ax": figure.subplots()}
 
@@ -109,10 +109,10 @@ def test_bsm_is_left_out_if_not_filled():
     assert not any("BSM" in text for text in texts(ax))
 
 
-def test_only_bins_with_ten_effective_entries(hists):
+def test_only_bins_with_thirty_effective_events(hists):
     ax = plot.bias(hists, "pt", weightings=("qcd",), ax=Figure().subplots())
     shown = markers(ax)["QCD, after calibration"].lines[0].get_xdata()
-    assert len(shown) == (closure(hists, "pt", "calib").n_eff >= 10).sum() < 16
+    assert len(shown) == (closure(hists, "pt", "calib").n_eff >= 30).sum() < 16
     with pytest.raises(plot.NothingToDrawError, match="n_eff"):
         plot.bias(toy(5))
 
@@ -206,6 +206,30 @@ def test_odd_samples_draw_without_warnings(options):
         figure.draw_without_rendering()
         drawn += 1
     assert drawn
+
+
+def test_closure_by_flavour_and_coverage_in_truth():
+    rng = np.random.default_rng(4)
+    n, hists = 20_000, booking.book()
+    truth, flavour = rng.uniform(300, 900, n), rng.integers(0, 2, n)
+    value = truth * np.where(flavour == 0, 0.98, 1.01) * rng.normal(1, 0.08, n)
+    calib = {"value": value, "in_range": np.ones(n, dtype=bool), "sigma_tot": 0.08 * truth, "sigma_stoch": 0.08 * truth}
+    calib["covered_68"] = np.abs(value / truth - 1) < 0.07
+    weights, event = {"qcd": np.ones(n)}, np.arange(n)
+    booking.fill_truth(hists, "pt", {"pt_truth": truth, "abs_eta": 0 * truth}, {"calib": calib}, weights, "toy", event)
+    with pytest.raises(plot.NothingToDrawError, match="flavour"):
+        plot.flavours(hists)
+    booking.fill_flavours(hists, truth, flavour, {"calib": calib}, weights, "toy", event)
+    upper, lower = plot.flavours(hists, axes=tuple(Figure().subplots(2, 1)))
+    drawn = markers(upper)
+    assert list(drawn) == ["Gluon", "Light quark"]
+    assert drawn["Gluon"].lines[0].get_ydata() == pytest.approx(np.full(4, -2), abs=0.6)
+    assert lower.get_ylabel() == "Median bias [%]"
+    ax = plot.coverage_in_truth(hists, ax=Figure().subplots())
+    shares = {name: each.lines[0].get_ydata().mean() for name, each in markers(ax).items()}
+    inside, within = shares.values()
+    assert inside == pytest.approx(61, abs=2)
+    assert within == pytest.approx(68, abs=2)
 
 
 def test_sample_label(hists):

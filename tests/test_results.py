@@ -11,12 +11,13 @@ from typing import Any
 import hist
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import hepcal
 from hepcal import hists as booking
 from hepcal import results
-from hepcal.errors import HepcalError
+from hepcal.errors import HepcalError, OutputError
 from hepcal.metrics import closure, samples
 
 N = 40_000
@@ -30,15 +31,17 @@ DERIVED = {
     "mjj_bias",
     "mjj_resolution",
 }
-CALIB_FIGURES = ("pull_mean", "pull_sd", "pull_half68", "coverage_68", "sigma_stoch", "sigma_pred")
+CALIB_FIGURES = ("pull_mean", "pull_sd", "pull_half68", "coverage_68", "within_sigma_tot", "sigma_stoch", "sigma_pred")
 COMMON_FIGURES = (
     "edges",
     "n_eff",
     "response_mean",
     "response_mean_unc",
     "response_median",
+    "response_median_unc",
     "bias",
     "resolution",
+    "resolution_unc",
     "sum_ratio",
 )
 EVENTS = {"read": N, "simulated": N, "selected": N - 7, "outside_density": 3, "skipped_files": [], "without_truth": []}
@@ -60,6 +63,7 @@ def make_hists(scale: float = SCALE, seed: int = 1) -> dict[str, hist.Hist]:
                 "sigma_pred": pred,
                 "sigma_tot": np.hypot(stoch, pred),
                 "in_range": np.ones(N, dtype=bool),
+                "covered_68": np.abs(noise) < 1,
             },
         }
         weights = {"qcd": rng.uniform(0.5, 1.5, N), "bsm": rng.exponential(size=N)}
@@ -142,7 +146,7 @@ def test_json_files_hold_no_nan(written: Path, name: str) -> None:
 
 
 def test_the_summary_has_the_specified_keys(summary: dict[str, Any]) -> None:
-    assert summary["schema_version"] == 1
+    assert summary["schema_version"] == 2
     assert summary["hepcal"] == hepcal.__version__
     assert summary["calibrator"] == {"method": "bnn", "sha256": "0" * 64}
     assert summary["events"].items() >= {"read": N, "skipped_files": [], "selected": N - 7}.items()
@@ -214,7 +218,8 @@ def test_derived_histograms_hold_bias_and_resolution_with_errors(
         booked = found[f"{quantity}_{name}{tail}"]
         assert [a.name for a in booked.axes] == ["weighting", "level", axis]
         row = booked[{"weighting": hist.loc(weighting), "level": hist.loc(level)}]
-        filled = figures.n_eff > 0
+        filled = figures.n_eff >= 30
+        assert not row.values()[~filled].any()
         np.testing.assert_array_equal(row.values()[filled], values[filled])
         np.testing.assert_allclose(row.variances()[filled], errors[filled] ** 2, rtol=1e-12)
         np.testing.assert_array_equal(row.axes[0].edges, figures.edges)
@@ -253,16 +258,18 @@ def test_tables_leave_out_bins_without_entries(summary: dict[str, Any]) -> None:
     assert "nan" not in text.lower()
 
 
-def test_tables_of_a_method_without_uncertainties_show_dashes() -> None:
+def test_tables_of_a_method_without_uncertainties_have_no_columns_for_them() -> None:
     rng, booked = np.random.default_rng(1), booking.book()
     truth = rng.uniform(300, 900, 1_000)
     levels = {"reco": {"value": 0.9 * truth}, "calib": {"value": truth, "in_range": np.ones(1_000, dtype=bool)}}
     axes = {"pt_truth": truth, "abs_eta": np.zeros(1_000)}
     booking.fill_truth(booked, "pt", axes, levels, {"qcd": np.ones(1_000)}, "toy")
     (table,) = results.closure_tables(summary_of(booked))
-    rows = [line for line in rendered([table]).splitlines() if "calib" in line and "sum(" not in line]
-    assert rows
-    assert all("-" in line.split("│")[-2] for line in rows)
+    text = rendered([table])
+    assert "in ±σ [%]" not in text
+    assert "σ_stoch" not in text
+    assert "cover." not in text
+    assert "bias [%]" in text
 
 
 def test_notes_say_what_a_reader_must_know(summary: dict[str, Any]) -> None:
@@ -282,6 +289,107 @@ def test_notes_say_what_a_reader_must_know(summary: dict[str, Any]) -> None:
         "training spectrum",
     ):
         assert word in text
+
+
+def test_tables_show_every_bin_with_thirty_events_however_rare() -> None:
+    """The start commit left out bins with less than a thousandth of the weight, where extrapolations show."""
+    rng, booked = np.random.default_rng(1), booking.book()
+    truth = np.concatenate([rng.uniform(300, 350, 100_000), rng.uniform(1200, 1500, 40), rng.uniform(2000, 2900, 20)])
+    levels = {"reco": {"value": truth * rng.normal(1, 0.08, len(truth))}}
+    axes = {"pt_truth": truth, "abs_eta": np.zeros(len(truth))}
+    booking.fill_truth(booked, "pt", axes, levels, {"qcd": np.ones(len(truth))}, "toy")
+    text = rendered(results.closure_tables(summary_of(booked)))
+    assert "1200-1500" in text
+    assert "2000-3000" not in text  # 20 jets
+
+
+def emptied(content: Any) -> Any:
+    """All figures null, as in the summary of a damaged run."""
+    if isinstance(content, dict):
+        kept = ("edges", "n_eff")
+        return {name: each if name in kept else emptied(each) for name, each in content.items()}
+    return [None for _ in content] if isinstance(content, list) else None
+
+
+def test_tables_of_nulls_show_dashes(summary: dict[str, Any]) -> None:
+    text = rendered(results.closure_tables({**summary, "samples": emptied(summary["samples"])}))
+    assert "350-500" in text
+    notes = results.notes({**summary, "samples": emptied(summary["samples"]), "events": EVENTS})
+    assert notes
+
+
+def test_notes_say_what_is_out_of_range_and_how_much_of_the_resonance_there_is(summary: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(summary))
+    changed["samples"]["qcd"]["pt"]["calib"]["inclusive"]["in_range"] = [0.9886]
+    changed["samples"]["bsm"]["mjj"]["calib"]["inclusive"]["n_eff"] = [1.06]
+    changed["resonance"] = {"mass": 6500.0, "inside_density": 0.92, "norm": 0.27, "density_range": [100.0, 6600.0]}
+    text = "\n".join(results.notes(changed))
+    assert "1.14 % (jet p_T)" in text
+    assert "1.1 effective events for the resonance at 6500 GeV; figures need 30" in text
+    assert "92 % of the resonance at 6500 GeV lies where the sample has events (100 to 6600 GeV)" in text
+    assert "sum to 0.27" in text
+    assert "WARNING" not in "\n".join(results.notes({**summary, "resonance": {"mass": 2800.0}}))
+
+
+# -- results of before ------------------------------------------------------------------------------------------------
+
+
+def of_before(hists: dict[str, hist.Hist]) -> dict[str, hist.Hist]:
+    """The histograms as the first schema had them: other terms, no pairs of jets of one event."""
+    terms = ("jets", "value", "truth", "response", "response_squared", "pull", "pull_squared", "covered_68")
+    terms += ("sigma_stoch", "sigma_pred", "in_range")
+    out = {name: filled for name, filled in hists.items() if "pair" not in name}
+    for name in ("pt_sums", "mjj_sums"):
+        axis = hist.axis.StrCategory(terms, name="term", overflow=False)
+        out[name] = hist.Hist(*list(hists[name].axes)[:-1], axis, storage=hist.storage.Weight())
+        names = list(hists[name].axes["term"])
+        for position, term in enumerate(terms):
+            source = {"response_squared": "response", "covered_68": "within_sigma_tot"}.get(term, term)
+            out[name].view(flow=True)[..., position] = hists[name].view(flow=True)[..., names.index(source)]
+    return out
+
+
+def test_results_of_before_load_show_and_draw(
+    tmp_path: Path, hists: dict[str, hist.Hist], summary: dict[str, Any]
+) -> None:
+    before = of_before(hists)
+    old = json.loads(json.dumps(summary))
+    old["schema_version"] = 1
+    for quantities in old["samples"].values():
+        for levels in quantities.values():
+            calib = levels["calib"]
+            for figures in (calib, calib["inclusive"], *([calib["abs_eta"]] if "abs_eta" in calib else [])):
+                figures["coverage_68"] = figures.pop("within_sigma_tot")
+    results.write(tmp_path, before, old)
+    loaded, shown = results.load_hists(tmp_path), results.load_summary(tmp_path)
+    figures, today = (closure(each, "pt", "calib") for each in (loaded, hists))
+    # What was called coverage is what lies within sigma_tot, and there was no other.
+    np.testing.assert_allclose(figures.within_sigma_tot, today.within_sigma_tot)
+    assert np.isnan(figures.coverage_68).all()
+    np.testing.assert_allclose(figures.response_mean_unc, today.response_mean_unc, rtol=0.02)
+    calib = shown["samples"]["qcd"]["pt"]["calib"]
+    assert "coverage_68" not in calib
+    assert calib["within_sigma_tot"] == summary["samples"]["qcd"]["pt"]["calib"]["within_sigma_tot"]
+    assert "in ±σ [%]" in rendered(results.closure_tables(shown))
+    assert "cover. [%]" not in rendered(results.closure_tables(shown))
+    from hepcal import plot
+
+    assert plot.bias(loaded, "pt", ax=Figure().subplots())
+    assert plot.pull(loaded, "pt", ax=Figure().subplots())
+
+
+@pytest.mark.parametrize("where", ["histogram", "summary"])
+def test_what_is_not_json_is_refused_and_nothing_written(
+    tmp_path: Path, hists: dict[str, hist.Hist], summary: dict[str, Any], where: str
+) -> None:
+    broken = {name: filled.copy() for name, filled in hists.items()}
+    if where == "histogram":
+        broken["pt_sums"].view(flow=True)["value"][0, 0, 0, 1, 1, 1] = np.inf
+    else:
+        summary = {**summary, "resonance": {"mass": float("nan")}}
+    with pytest.raises(HepcalError, match="'pt_sums' holds 1 numbers" if where == "histogram" else "resonance.mass"):
+        results.write(tmp_path / "out", broken, summary)
+    assert not [path for path in (tmp_path / "out").glob("*") if path.is_file()]
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------
@@ -331,7 +439,7 @@ def test_a_failure_in_the_middle_leaves_the_old_files(
         monkeypatch.setattr("uhi.io.json.default", fail)
     else:
         summary = {**summary, "not json": object()}
-    with pytest.raises((OSError, TypeError)):
+    with pytest.raises(TypeError if step == "summary" else OutputError):
         results.write(written, make_hists(scale=1.0), summary)
     assert contents(written) == before
 

@@ -173,13 +173,13 @@ def test_duplicated_jets_in_one_event_carry_no_information():
     single = closure_in_truth(value, truth, edges=EDGES, event=event)
     doubled = [np.repeat(column, 2) for column in (value, truth)]
     clustered = closure_in_truth(*doubled, edges=EDGES, event=np.repeat(event, 2))
-    same(columns(clustered, ("n_eff",)), columns(single, ("n_eff",)))
+    same(columns(clustered), columns(single))
     independent = closure_in_truth(*doubled, edges=EDGES)
     for name in ("mean", "median"):
         ratio = getattr(independent, f"{name}_unc") / getattr(clustered, f"{name}_unc")
         assert ratio == pytest.approx(np.full(3, 1 / np.sqrt(2)), rel=0.1), name
         assert (getattr(independent, f"{name}_unc") < getattr(clustered, f"{name}_unc")).all()
-    assert clustered.n_eff == pytest.approx(2 * single.n_eff)
+    assert independent.n_eff == pytest.approx(2 * single.n_eff)
 
 
 def test_an_integer_weight_is_so_many_repetitions_of_a_jet():
@@ -188,8 +188,7 @@ def test_an_integer_weight_is_so_many_repetitions_of_a_jet():
     weighted = closure_in_truth(value, truth, weight, edges=EDGES, event=np.arange(len(value)))
     repeated = [np.repeat(column, weight) for column in (value, truth, np.arange(len(value)))]
     found = closure_in_truth(*repeated[:2], edges=EDGES, event=repeated[2])
-    same(columns(found, ("n_eff",)), columns(weighted, ("n_eff",)))
-    assert (found.n_eff > weighted.n_eff).all()
+    same(columns(found), columns(weighted))
 
 
 def test_errors_without_events_are_those_of_single_jets():
@@ -425,7 +424,7 @@ def test_standard_error_of_a_weighted_mean():
 def test_quantiles_of_a_uniform_have_the_binomial_error():
     n = 4000
     values = (np.arange(n) + 0.5) / n
-    for p, found in zip((0.1, 0.5, 0.9), quantiles(values, np.ones(n), (0.1, 0.5, 0.9), float(n)), strict=True):
+    for p, found in zip((0.1, 0.5, 0.9), quantiles(values, np.ones(n), (0.1, 0.5, 0.9)), strict=True):
         assert found.value == pytest.approx(p, abs=1 / n)
         assert standard_error(found.influence, np.ones(n)) == pytest.approx(np.sqrt(p * (1 - p) / n), rel=0.01)
     assert effective_number(np.ones(n)) == n

@@ -13,16 +13,27 @@ spectra, from arrays, :mod:`hepcal.plot.training` draws histories and scans. All
 return.
 """
 
-from hepcal.plot.closure import bias, pull, resolution, response, spectrum, uncertainties, write
+from hepcal.plot.closure import (
+    bias,
+    pull,
+    resolution,
+    response,
+    spectrum,
+    uncertainties,
+    write,
+)
 from hepcal.plot.diagnostics import coverage, pit, predictive, quantile_calibration, scores_in_bins
 from hepcal.plot.methods import prior_shift, responses, spectra, truth_closure, truth_coverage
 from hepcal.plot.panels import NothingToDrawError
+from hepcal.plot.shares import coverage_in_truth, flavours
 from hepcal.plot.training import history, prior_scan, spread_ratio
 
 __all__ = [
     "NothingToDrawError",
     "bias",
     "coverage",
+    "coverage_in_truth",
+    "flavours",
     "history",
     "pit",
     "predictive",

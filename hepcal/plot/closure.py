@@ -8,7 +8,7 @@
 All take the histograms of :func:`hepcal.hists.book`, a ``quantity`` (``pt`` or ``mjj``, in GeV), a ``weighting``
 (``qcd`` or ``bsm``; spectra also ``data``), a ``label`` to write above the axes, and the axes to draw into (default:
 those of a new pyplot figure), which they return. Functions in bins of truth take its ``axis`` too: ``pt_truth`` [GeV],
-``abs_eta`` or ``mjj_truth`` [GeV]; they show bins with n_eff of at least ten, with bin widths and statistical errors as
+``abs_eta`` or ``mjj_truth`` [GeV]; they show bins with n_eff of at least 30, with bin widths and statistical errors as
 bars. The style is set while a function draws, and nowhere else.
 """
 
@@ -27,12 +27,20 @@ from matplotlib.figure import Figure
 from hepcal.hists import LEVELS, WEIGHTINGS
 from hepcal.metrics import closure
 from hepcal.plot import panels
-from hepcal.plot.panels import NothingToDrawError, styled
+from hepcal.plot.panels import NothingToDrawError, Panels, styled
+from hepcal.plot.shares import coverage_in_truth, flavours
 
-__all__ = ["bias", "pull", "resolution", "response", "spectrum", "uncertainties", "write"]
+__all__ = [
+    "bias",
+    "pull",
+    "resolution",
+    "response",
+    "spectrum",
+    "uncertainties",
+    "write",
+]
 
 Hists = Mapping[str, hist.Hist]
-Panels = tuple[Axes, Axes]
 
 LINEAR_BIAS = 10.0  # [%]
 SIGMAS = {
@@ -52,6 +60,7 @@ def response(
     """
     filled = hists[f"{quantity}_response"]
     densities = panels.densities(filled, weighting, LEVELS, (0.5, 1.6))
+    panels.require_events(hists, quantity, weighting)
     ax = ax or plt.figure().subplots()
     for level, density in densities.items():
         figures = closure(hists, quantity, level, weighting, total=True)
@@ -81,7 +90,7 @@ def bias(
     ax.axhline(0, color="black", linewidth=0.8)
     for (weighting, level), figures in found.items():
         panels.points(ax, figures, 100 * figures.bias, 100 * figures.response_mean_unc, weighting, level)
-    if max(100 * np.abs(f.bias[f.n_eff >= panels.MIN_N_EFF]).max() for f in found.values()) > 2 * LINEAR_BIAS:
+    if max(100 * np.nanmax(np.abs(f.bias)) for f in found.values()) > 2 * LINEAR_BIAS:
         ax.set_yscale("symlog", linthresh=LINEAR_BIAS, linscale=1.5, subs=range(2, 10))
         ax.set_yticks([tick for tick in (-50, -20, -10, -5, 0, 5, 10, 20, 50, 100, 200) if panels.within(ax, tick)])
         ax.yaxis.set_major_formatter("{x:g}")
@@ -104,7 +113,7 @@ def resolution(
         NothingToDrawError: No bin holds enough entries.
     """
     found = panels.closures(hists, quantity, axis, weightings)
-    upper, lower = axes or _split(plt.figure())
+    upper, lower = axes or panels.split(plt.figure())
     for (weighting, level), figures in found.items():
         panels.points(upper, figures, 100 * figures.resolution, 100 * figures.resolution_unc, weighting, level)
         if level == "calib":
@@ -163,13 +172,16 @@ def pull(
     filled = hists[f"{quantity}_pull"]
     span = (-8.0, 8.0) if log else (-5.0, 5.0)
     density = panels.densities(filled, weighting, ("calib",), span)["calib"]
+    panels.require_events(hists, quantity, weighting)
     figures = closure(hists, quantity, "calib", weighting, total=True)
     ax = ax or plt.figure().subplots()
     text = f"{panels.NAMES['calib']}\nmean {figures.pull_mean[0]:+.3f}, s.d. {figures.pull_sd[0]:.3f}\n".replace(
         "-", "\u2212"
     )
     text += f"half 68% width {figures.pull_half68[0]:.3f}\n"
-    text += rf"{100 * figures.coverage_68[0]:.1f}% within $\pm\sigma_{{tot}}$"
+    text += rf"{100 * figures.within_sigma_tot[0]:.1f}% within $\pm\sigma_{{tot}}$"
+    if np.isfinite(figures.coverage_68[0]):
+        text += f"\n{100 * figures.coverage_68[0]:.1f}% in the central\n68.27% interval"
     panels.draw(ax, density, "calib", weighting, text)
     x = np.linspace(*span, 300)
     gauss = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
@@ -198,7 +210,7 @@ def spectrum(
     densities = panels.densities(
         filled, weighting, levels, panels.span(filled, weighting, levels, 1e-4 if log else 5e-3)
     )
-    upper, lower = axes or _split(plt.figure())
+    upper, lower = axes or panels.split(plt.figure())
     for level, density in densities.items():
         panels.draw(upper, density, level, weighting, panels.NAMES[level])
     upper.set_ylabel(rf"$(1/N)\,$d$N/$d{panels.SYMBOLS[quantity]} [1/GeV]")
@@ -246,6 +258,9 @@ FIGURES: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "resolution_mjj_truth": (resolution, {"quantity": "mjj"}),
     "uncertainties_pt": (uncertainties, {}),
     "pull_pt_qcd": (pull, {}),
+    "coverage_pt_truth": (coverage_in_truth, {}),
+    "coverage_abs_eta": (coverage_in_truth, {"axis": "abs_eta"}),
+    "closure_by_flavour": (flavours, {}),
     "spectrum_mjj_qcd": (spectrum, {}),
     "spectrum_mjj_bsm": (spectrum, {"weighting": "bsm"}),
     "spectrum_pt_qcd": (spectrum, {"quantity": "pt"}),
@@ -259,7 +274,9 @@ def _save(plots: Path, name: str, hists: Hists, label: str) -> list[Path]:
     draw, options = FIGURES[name]
 
     def drawn(figure: Figure) -> None:
-        where = {"axes": _split(figure)} if draw in (resolution, spectrum) else {"ax": figure.subplots()}
+        heights = (1.0, 1.0) if draw is flavours else (2.7, 1.0)
+        split = draw in (resolution, spectrum, flavours)
+        where = {"axes": panels.split(figure, heights)} if split else {"ax": figure.subplots()}
         draw(hists, **options, **where, label=label)
 
     return panels.save_figure(plots, name, drawn)
@@ -271,9 +288,3 @@ def _sample(hists: Hists, summary: Mapping[str, Any]) -> str:
     method = str(summary.get("calibrator", {}).get("method", "")).upper()
     trained = "trained on these files" if summary.get("trained_on") else ""
     return ", ".join(filter(None, [*names[:3], "..." if len(names) > 3 else "", method, trained]))
-
-
-def _split(figure: Figure) -> Panels:
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.7, 1))
-    figure.align_ylabels()
-    return upper, lower

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,8 +16,11 @@ from matplotlib.figure import Figure
 from hepcal.errors import HepcalError
 from hepcal.hists import LEVELS
 from hepcal.metrics import Closure, closure
+from hepcal.outputs import filling
+from hepcal.statistics import MIN_N_EFF
 
 __all__ = [
+    "MIN_N_EFF",
     "Density",
     "NothingToDrawError",
     "banded",
@@ -34,10 +36,12 @@ __all__ = [
     "points",
     "ratio",
     "require",
+    "require_events",
     "save",
     "save_figure",
     "series",
     "span",
+    "split",
     "styled",
     "truth_label",
     "within",
@@ -45,8 +49,8 @@ __all__ = [
 
 Hists = Mapping[str, hist.Hist]
 Named = TypeVar("Named")
+Panels = tuple[Axes, Axes]
 
-MIN_N_EFF = 10
 SYMBOLS = {"pt": "$p_T$", "mjj": "$m_{jj}$"}
 NAMES = {
     "truth": "Truth",
@@ -140,6 +144,13 @@ def closures(
     if not out:
         raise NothingToDrawError(f"no bin of {quantity!r} has n_eff of {MIN_N_EFF}")
     return out
+
+
+def require_events(hists: Hists, quantity: str, weighting: str) -> None:
+    """Refuse to draw fewer effective events than a figure needs."""
+    n_eff = max(closure(hists, quantity, level, weighting, total=True).n_eff[0] for level in LEVELS)
+    if n_eff < MIN_N_EFF:
+        raise NothingToDrawError(f"n_eff of {quantity!r} with {weighting!r} weights is {n_eff:.1f}")
 
 
 def truth_label(hists: Hists, quantity: str, axis: str | None = None) -> str:
@@ -285,9 +296,15 @@ def save_figure(plots: Path, name: str, draw: Callable[[Figure], Any]) -> list[P
         for target in targets:
             target.unlink(missing_ok=True)
         return []
-    with tempfile.TemporaryDirectory(dir=plots, prefix=".writing-") as scratch:
+    with filling(plots) as scratch:
         for target in targets:
-            part = Path(scratch, target.name)
-            figure.savefig(part, metadata={"CreationDate": None} if part.suffix == ".pdf" else None)
-            part.replace(target)
+            metadata = {"CreationDate": None} if target.suffix == ".pdf" else None
+            figure.savefig(scratch / target.name, metadata=metadata)
     return targets
+
+
+def split(figure: Figure, heights: tuple[float, float] = (2.7, 1.0)) -> Panels:
+    """Two panels above each other with one x axis."""
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=heights)
+    figure.align_ylabels()
+    return upper, lower

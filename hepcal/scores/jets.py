@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.arrays import numbers
 from hepcal.intervals import quantiles
-from hepcal.metrics import CENTRAL
 from hepcal.prediction import Prediction
+from hepcal.statistics import CENTRAL
 
 __all__ = ["JetScores", "crps", "jet_scores"]
 
@@ -42,6 +43,8 @@ class JetScores:
             standard deviation of the predicted distribution.
         nll_floored: 1 where the floor was used, otherwise 0.
         width_68: Width of the central 68.27 % interval [GeV].
+        covered: Whether the truth lies in the interval of a Neyman belt, 1 or 0, for methods that have one instead of a
+            density; others cover by ``pit``.
     """
 
     truth: np.ndarray
@@ -55,6 +58,7 @@ class JetScores:
     nll: np.ndarray | None = None
     nll_floored: np.ndarray | None = None
     width_68: np.ndarray | None = None
+    covered: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -76,7 +80,7 @@ def jet_scores(prediction: Prediction, truth: np.ndarray) -> JetScores:
     Raises:
         ValueError: The shapes differ, or a truth is not finite.
     """
-    truth = np.asarray(truth, dtype=np.float64)
+    truth = numbers("truth", truth)
     if truth.shape != (len(prediction),):
         raise ValueError(f"{len(prediction)} predicted jets cannot be compared with truth of shape {truth.shape}")
     if not np.isfinite(truth).all():
@@ -89,6 +93,9 @@ def jet_scores(prediction: Prediction, truth: np.ndarray) -> JetScores:
         columns["pull"] = residual / sigmas["sigma_tot"]
     if prediction.components is not None:
         columns |= _density_scores(prediction, truth)
+    elif prediction.belt is not None:
+        low, high = prediction.interval(0.6827)
+        columns |= {"width_68": high - low, "covered": ((low <= truth) & (truth <= high)).astype(np.float64)}
     return JetScores(**columns)
 
 

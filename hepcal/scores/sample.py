@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hepcal.metrics import CENTRAL, QUANTILE_WIDTH_UNC
+from hepcal.arrays import numbers, unmasked
 from hepcal.prediction import Prediction
 from hepcal.scores.jets import JetScores, jet_scores
 from hepcal.scores.weighted import (
@@ -22,6 +22,7 @@ from hepcal.scores.weighted import (
     weighted_mean,
     weighted_quantiles,
 )
+from hepcal.statistics import CENTRAL, half_width_error
 
 __all__ = ["BinnedScores", "Scores", "averaged", "averaged_in_bins", "score", "score_in_bins"]
 
@@ -35,8 +36,8 @@ PIT_BINS = 20
 class Scores:
     """Scores of a sample of jets. ``<figure>_unc`` is the statistical error of ``<figure>``.
 
-    The error of a mean is sqrt(sum w² (x - mean)²) / sum w, that of the pulls' s.d. and width is the one of a Gaussian
-    of n_eff entries, that of a share p is sqrt(p (1 - p) / n_eff) with the nominal p. Figures from the density, from
+    The error of a mean is sqrt(sum w² (x - mean)²) / sum w, those of the pulls' s.d. and width assume no shape, that of
+    a share p is sqrt(p (1 - p) / n_eff) with the nominal p. Figures from the density, from
     ``coverage_68`` on, are NaN for methods without one. Scores are the smaller the better.
 
     Attributes:
@@ -52,7 +53,7 @@ class Scores:
         pull_sd: Its standard deviation.
         pull_half68: Half its central 68.27 % width.
         within_sigma_tot: Share of truths within sigma_tot of the mean: 68.27 % for a Gaussian.
-        coverage_68: Share of truths in the predicted central 68.27 % interval.
+        coverage_68: Share of truths in the predicted central 68.27 % interval: of a density, or a Neyman belt.
         crps: Mean continuous ranked probability score [GeV] (Gneiting and Raftery, JASA 102 (2007) 359).
         crps_relative: The same over the mean truth.
         nll: Mean log score, -ln of the density [1/GeV] at the truth [nats].
@@ -207,7 +208,7 @@ def averaged_in_bins(
     Raises:
         ValueError: The shapes differ, a weight is not finite, or the edges do not increase.
     """
-    by, edges = np.asarray(by), np.asarray(edges, dtype=np.float64)
+    by, edges = unmasked("by", by), numbers("edges", edges)
     weight = _weights(weight, len(jets))
     if by.shape != weight.shape:
         raise ValueError(f"{len(weight)} jets cannot be binned by an array of shape {by.shape}")
@@ -237,7 +238,7 @@ def averaged(
         probabilities: As in :func:`score`.
         pit_bins: As in :func:`score`.
     """
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = numbers("weight", weight)
     means: dict[str, float] = {}
     for name in ("truth", "absolute_error", "sigma_tot", "sigma_stoch", "sigma_pred", "crps", "nll", "width_68"):
         means[name], means[f"{name}_unc"] = _mean(getattr(jets, name), weight)
@@ -248,7 +249,9 @@ def averaged(
     # Without a density every PIT is missing: no entries, and so NaN everywhere.
     pit, pit_weight = (np.empty(0), np.empty(0)) if jets.pit is None else (jets.pit, weight)
     quantiles = quantile_curve(pit, pit_weight, probabilities)
-    inside = coverage_curve(pit, pit_weight, (ONE_SIGMA,))
+    # How far a truth is from the middle of its prediction, as the curve wants it: a belt only knows in or out.
+    middle = pit if jets.covered is None else np.where(jets.covered > 0, 0.5, 0.0)
+    inside = coverage_curve(middle, pit_weight if jets.covered is None else weight, (ONE_SIGMA,))
     deviation, deviation_unc = quantiles.deviation
     return Scores(
         jets=len(jets),
@@ -281,9 +284,9 @@ def _pulls(pull: np.ndarray | None, weight: np.ndarray) -> dict[str, float]:
         "pull_mean": mean,
         "pull_mean_unc": mean_unc,
         "pull_sd": sd,
-        "pull_sd_unc": sd / (2**0.5 * root),
+        "pull_sd_unc": weighted_mean((pull - mean) ** 2, weight)[1] / (2 * sd) if sd > 0 else NAN,
         "pull_half68": half68,
-        "pull_half68_unc": QUANTILE_WIDTH_UNC * half68 / root,
+        "pull_half68_unc": half_width_error(pull, weight, (float(low), float(high))),
         "within_sigma_tot": weighted_mean(np.abs(pull) < 1, weight)[0],
         "within_sigma_tot_unc": (ONE_SIGMA * (1 - ONE_SIGMA)) ** 0.5 / root,
     }
@@ -296,7 +299,7 @@ def _mean(values: np.ndarray | None, weight: np.ndarray) -> tuple[float, float]:
 def _weights(weight: np.ndarray | None, jets: int) -> np.ndarray:
     if weight is None:
         return np.ones(jets)
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = numbers("weight", weight)
     if weight.shape != (jets,):
         raise ValueError(f"{jets} predicted jets cannot have weights of shape {weight.shape}")
     if not np.isfinite(weight).all():

@@ -11,11 +11,12 @@
 Bins are of the truth, or of anything else that is known per jet (``by``): a calibration may close on average over the
 spectrum, or in bins of its own value, and still be biased everywhere (arXiv:2205.05084, Eq. 7).
 
-Everything is weighted and computed in float64. Weights may be negative: quantiles come from the running maximum of the
-cumulative weight. Errors are sandwich errors: each figure is linearised, figure - expectation = sum w psi / sum w with
-psi the influence of a jet, and its variance is the sum over events of (sum over the jets of the event of w psi)², over
-(sum w)². Without ``event`` each jet counts as an event. n_eff = (sum w)² / sum w²; figures of bins with n_eff below ten
-are NaN.
+Everything is weighted and computed in float64. Weights may be negative: quantiles come from a cumulative weight made
+monotone. Errors are sandwich errors: each figure is linearised, figure - expectation = sum w psi / sum w with psi the
+influence of a jet, and its variance is the sum over events of (sum over the jets of the event of w psi)², over
+(sum w)²; those of quantiles are what a bootstrap over events would find (:mod:`hepcal.statistics`). Without ``event``
+each jet counts as an event. n_eff is (sum w)² over the sum of the squared weight of each event; figures of bins with
+n_eff below 30 are NaN. The figures of a run (:mod:`hepcal.metrics`) mean the same and are computed in the same way.
 """
 
 from hepcal.truth_closure.closure import TruthClosure, closure_in_truth

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hepcal.metrics import CENTRAL
-from hepcal.scores import effective_number, weighted_mean
+from hepcal.scores import weighted_mean
+from hepcal.statistics import CENTRAL, MIN_N_EFF
 from hepcal.truth_closure.binning import Jets, binned, plain
 from hepcal.truth_closure.estimators import (
     Estimate,
@@ -23,8 +23,6 @@ from hepcal.truth_closure.estimators import (
 
 __all__ = ["MIN_N_EFF", "TruthClosure", "closure_in_truth"]
 
-# Below this effective number of jets a bin has no figure: its error would mean nothing.
-MIN_N_EFF = 10
 FIGURES = ("mean", "median", "core", "resolution", "core_resolution", "slope", "resolution_over_slope")
 NAN = float("nan")
 
@@ -33,14 +31,15 @@ NAN = float("nan")
 class TruthClosure:
     """Closure in bins; ``<figure>_unc`` is the statistical error of ``<figure>``.
 
-    Arrays have the shape (bins,), float64, NaN where n_eff is below ten. The response is value / truth. Closure means
+    Arrays have the shape (bins,), float64, NaN where n_eff is below 30. The response is value / truth. Closure means
     zero for ``mean``, ``median`` and ``core`` (a skewed response closes in one of them only) and one for ``slope``.
 
     Attributes:
         edges: Bin edges, shape (bins + 1,).
         truth: Mean truth [GeV].
         share: Sum of weights relative to that of all jets, those outside the bins included.
-        n_eff: Effective number of jets.
+        n_eff: Effective number of events, (sum w)² over the sum of the squared weight of each event; of jets without
+            ``event``.
         in_range: Share inside the training support; NaN if it was not given. Not for cuts: the support is that of the
             calibrated value, and near its edge a cut keeps those jets that fluctuated inwards.
         mean: Mean of the response minus one: the relative bias.
@@ -124,7 +123,7 @@ def closure_in_truth(
 
 
 def _figures(jets: Jets, total: float) -> dict[str, float]:
-    n_eff = effective_number(jets.weight)
+    n_eff = effective_clusters(jets.weight, jets.cluster)
     figures = {
         "truth": weighted_mean(jets.truth, jets.weight)[0],
         "share": float(jets.weight.sum() / total) if total else NAN,
@@ -143,7 +142,7 @@ def _figures(jets: Jets, total: float) -> dict[str, float]:
 def _estimates(jets: Jets) -> dict[str, Estimate]:
     response, weight = jets["value"] / jets.truth, jets.weight
     n = effective_clusters(weight, jets.cluster)
-    average, (low, middle, high) = mean(response, weight), quantiles(response, weight, CENTRAL, n)
+    average, (low, middle, high) = mean(response, weight), quantiles(response, weight, CENTRAL, jets.cluster)
     half = Estimate((high.value - low.value) / 2, (high.influence - low.influence) / 2)
     peak, width = core(response, weight, n)
     slope = median_line(response, jets.truth, weight, n)[1]
@@ -165,8 +164,8 @@ def _over(numerator: Estimate, denominator: Estimate) -> Estimate:
 
 
 def _slope(jets: Jets) -> tuple[float, float]:
-    if effective_number(jets.weight) < MIN_N_EFF or not jets.weight.sum() > 0:
-        return NAN, NAN
     n = effective_clusters(jets.weight, jets.cluster)
+    if n < MIN_N_EFF or not jets.weight.sum() > 0:
+        return NAN, NAN
     slope = median_line(jets["value"] / jets.truth, jets.truth, jets.weight, n)[1]
     return slope.value, standard_error(slope.influence, jets.weight, jets.cluster)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hepcal.scores import effective_number
+from hepcal.arrays import numbers
+from hepcal.statistics import MIN_N_EFF
 from hepcal.truth_closure.binning import Jets, binned, plain
-from hepcal.truth_closure.closure import MIN_N_EFF
-from hepcal.truth_closure.estimators import mean, standard_error
+from hepcal.truth_closure.estimators import effective_clusters, mean, standard_error
 
 __all__ = ["TruthCoverage", "coverage_in_truth"]
 
@@ -20,11 +20,11 @@ NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class TruthCoverage:
-    """Coverage in bins; arrays of shape (bins,), float64, NaN where n_eff is below ten.
+    """Coverage in bins; arrays of shape (bins,), float64, NaN where n_eff is below 30.
 
     Attributes:
         edges: Bin edges, shape (bins + 1,).
-        n_eff: Effective number of jets.
+        n_eff: Effective number of events (of jets without ``event``).
         coverage: Share of jets whose truth lies in their interval, ends included.
         coverage_unc: Its statistical error.
         below: Share of jets whose truth is below their interval.
@@ -75,8 +75,8 @@ def coverage_in_truth(
     Raises:
         ValueError: Shapes differ, a number is NaN, an interval ends below its start, or the edges do not increase.
     """
-    truth = np.asarray(truth, dtype=np.float64)
-    low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), truth.shape) for end in (low, high))
+    truth = numbers("truth", truth)
+    low, high = (np.broadcast_to(numbers(name, end), truth.shape) for name, end in (("low", low), ("high", high)))
     if not (low <= high).all():
         raise ValueError(f"{(~(low <= high)).sum()} intervals end below their start, or are NaN")
     columns = {"coverage": (truth >= low) & (truth <= high), "below": truth < low, "above": truth > high}
@@ -87,7 +87,7 @@ def coverage_in_truth(
 
 
 def _shares(jets: Jets) -> dict[str, float]:
-    shares = {"n_eff": effective_number(jets.weight)}
+    shares = {"n_eff": effective_clusters(jets.weight, jets.cluster)}
     empty = shares["n_eff"] < MIN_N_EFF or not jets.weight.sum() > 0
     for name, column in jets.columns.items():
         assert column is not None  # noqa: S101 - all three were given

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
-from hepcal.metrics import CENTRAL
 from hepcal.scores import effective_number, weighted_mean, weighted_quantiles
+from hepcal.statistics import CENTRAL, Cumulative
 
 __all__ = ["Estimate", "core", "effective_clusters", "mean", "median_line", "quantiles", "standard_error"]
 
@@ -19,8 +19,6 @@ REACH = 1.5
 INSIDE = float(2 * ndtr(REACH) - 1)
 EDGE_DENSITY = float(np.exp(-(REACH**2) / 2) / np.sqrt(2 * np.pi))
 CORE_VARIANCE = 1 - 2 * REACH * EDGE_DENSITY / INSIDE
-# Of the confidence limits for which the density at a quantile is estimated, in sigma: 95 %.
-LIMIT = 1.96
 # The densities at the ends of the core are steadied by so many jets' worth of the fitted Gaussian: small samples have
 # few jets there.
 STEADYING = 200
@@ -70,27 +68,32 @@ def mean(values: np.ndarray, weight: np.ndarray) -> Estimate:
     return Estimate(value, values - value)
 
 
-def quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Sequence[float], n: float) -> list[Estimate]:
+def quantiles(
+    values: np.ndarray, weight: np.ndarray, probabilities: Sequence[float], cluster: np.ndarray | None = None
+) -> list[Estimate]:
     """Quantiles; the influence is (p - [x <= q]) / density at q.
 
-    The density is a difference quotient of the quantiles themselves, over the width that is best for confidence limits
-    of a Gaussian's quantiles (Hall and Sheather, J. R. Stat. Soc. B 50 (1988) 381).
+    The density is the one that makes the error that of a bootstrap over events (:mod:`hepcal.statistics`).
 
     Args:
         values: Shape (n,).
         weight: Shape (n,), of either sign.
         probabilities: Which quantiles.
-        n: Effective number of clusters, which sets the width.
+        cluster: Number of the event of each jet, integers >= 0 of shape (n,); None if each jet is its own.
     """
-    p = np.asarray(probabilities, dtype=np.float64)
-    z = ndtri(p)
-    gauss = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    step = (1.5 * (LIMIT * gauss) ** 2 / (2 * z**2 + 1) / n) ** (1 / 3)
-    step = np.minimum(step, 0.5 * np.minimum(p, 1 - p))
-    ends = np.concatenate([p, p - step, p + step]).tolist()
-    found, low, high = weighted_quantiles(values, weight, ends).reshape(3, -1)
-    slope = (high - low) / (2 * step)
-    return [Estimate(float(q), (pi - (values <= q)) * s) for q, pi, s in zip(found, p, slope, strict=True)]
+    below = Cumulative.of(values, weight, cluster)
+    found = weighted_quantiles(values, weight, probabilities)
+    return [
+        _quantile(values, weight, cluster, below, float(q), float(p)) for q, p in zip(found, probabilities, strict=True)
+    ]
+
+
+def _quantile(
+    values: np.ndarray, weight: np.ndarray, cluster: np.ndarray | None, below: Cumulative, q: float, p: float
+) -> Estimate:
+    steps = p - (values <= q)
+    error = standard_error(steps, weight, cluster)
+    return Estimate(q, steps * (below.spread(p) / error if error > 0 else NAN))
 
 
 def core(values: np.ndarray, weight: np.ndarray, n: float) -> tuple[Estimate, Estimate]:

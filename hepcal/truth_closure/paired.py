@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hepcal.metrics import CENTRAL
-from hepcal.scores import effective_number, weighted_quantiles
+from hepcal.scores import weighted_quantiles
+from hepcal.statistics import CENTRAL, MIN_N_EFF
 from hepcal.truth_closure.binning import Jets, binned, plain
-from hepcal.truth_closure.closure import MIN_N_EFF
+from hepcal.truth_closure.estimators import effective_clusters
 
 __all__ = ["PairedGain", "paired_resolution_gain"]
 
@@ -20,11 +20,11 @@ NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class PairedGain:
-    """Ratio of two resolutions in bins; arrays of shape (bins,), float64, NaN where n_eff is below ten.
+    """Ratio of two resolutions in bins; arrays of shape (bins,), float64, NaN where n_eff is below 30.
 
     Attributes:
         edges: Bin edges, shape (bins + 1,).
-        n_eff: Effective number of jets.
+        n_eff: Effective number of events (of jets without ``event``).
         resolution_a: Half the central 68.27 % width of the response over its median, of the first calibration.
         resolution_b: The same of the second one.
         ratio: The first over the second: below one, the first is better.
@@ -90,7 +90,7 @@ def paired_resolution_gain(
 
 
 def _gain(jets: Jets, n: int, rng: np.random.Generator) -> tuple[float, ...]:
-    n_eff = effective_number(jets.weight)
+    n_eff = effective_clusters(jets.weight, jets.cluster)
     if n_eff < MIN_N_EFF or not jets.weight.sum() > 0:
         return (n_eff, *(NAN,) * 6)
     cluster = np.arange(len(jets)) if jets.cluster is None else jets.cluster

@@ -118,6 +118,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     simulated = f"{events['selected']} of {events['simulated']} simulated ones have two matched jets"
     out = [f"{events['read']} events read; {simulated}."]
     out += [f"Skipped: {skipped['file']} ({skipped['reason']})" for skipped in events["skipped_files"]]
+    out += [f"Counted twice? {', '.join(paths)} have the same UUID." for paths in events.get("copies", ())]
     out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
     out += _out_of_range(summary["samples"])
     out += _resonance(summary)

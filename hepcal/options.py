@@ -1,9 +1,10 @@
-"""Options of the command line that say where events are read."""
+"""Options of the command line: what is read, where, what is trained, and where the results go."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,10 +12,53 @@ import typer
 if TYPE_CHECKING:
     from hepcal.executors import ExecutorFactory
 
-__all__ = ["WAIT", "Executor", "ExecutorChoice", "Scheduler", "WorkerTimeout", "Workers", "opened"]
+__all__ = [
+    "WAIT",
+    "AllowSkipped",
+    "Chunksize",
+    "Executor",
+    "ExecutorChoice",
+    "FilesetArgument",
+    "Jets",
+    "KeepLeptons",
+    "MethodChoice",
+    "Output",
+    "Scheduler",
+    "Truth",
+    "WorkerTimeout",
+    "Workers",
+    "opened",
+]
 
 # hepcal.executors.WORKER_TIMEOUT, which loads coffea.
 WAIT = 300.0
+
+
+FilesetArgument = Annotated[Path, typer.Argument(help="Fileset of coffea, JSON: {dataset: {'files': {path: tree}}}.")]
+Jets = Annotated[str, typer.Option(help="Detector-level jets: Jet, FatJet.")]
+Truth = Annotated[
+    str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
+Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
+KeepLeptons = Annotated[bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too.")]
+AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
+
+
+class MethodChoice(StrEnum):
+    """What to train."""
+
+    bnn = "bnn"
+    ensemble = "ensemble"
+    heteroscedastic = "heteroscedastic"
+    dropout = "dropout"
+    mse = "mse"
+    noisy_labels = "noisy_labels"
+    inversion = "inversion"
+    generalised_inversion = "generalised_inversion"
+    gaussian_ansatz = "gaussian_ansatz"
+    likelihood = "likelihood"
+    summary_likelihood = "summary_likelihood"
 
 
 class ExecutorChoice(StrEnum):

@@ -194,6 +194,17 @@ def describe_pairs(table: Any) -> list[tuple[str, str]]:
     rows += selection_rows(source)
     if truncated := source.get("truncated_jets"):
         rows.append(("truncated", f"{truncated} jets, to their {table.spec.constituents}"))
+    return rows + _weight_rows(source)
+
+
+def _weight_rows(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What weights were scaled by, and files that may count twice."""
+    rows = []
+    for name, scale in source.get("normalisation", {}).items():
+        total, origin = f"{scale['sum_of_weights']:.6g}", scale["origin"]
+        rows.append((f"weights of {name}", f"{scale['cross_section']:g} pb for a sum of weights of {total} ({origin})"))
+    for first, *others in source.get("copies", ()):
+        rows.append(("copies?", f"{first} is also {', '.join(others)} (equal UUID)"))
     return rows
 
 

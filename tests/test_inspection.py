@@ -16,11 +16,14 @@ from sample_files import delphes_file, nanoaod_file
 
 import hepcal
 from hepcal import load_fileset
+from hepcal.closure_tables import notes
 from hepcal.errors import FilesetError, ReadError
 from hepcal.executors import open_executor
 from hepcal.inspection import Generated, inspect
 from hepcal.normalisation import require_comparable
+from hepcal.results import describe_pairs
 from hepcal.running import run
+from hepcal.workflow import run_dijets
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -63,6 +66,10 @@ def test_a_copied_file_is_named(tmp_path: Path, capsys: Any) -> None:
     assert str(other) not in said
     inspect(load_fileset({"tt": [str(first)], "dy": [str(copy)]}), show=False)
     assert "seems to be a copy" in capsys.readouterr().err, "also in two data sets"
+    pairs = hepcal.JetPairs.from_fileset({"tt": [str(path) for path in (first, other, copy)]}, show=False)
+    assert pairs.source["copies"] == [[str(first), str(copy)]]
+    assert ("copies?", f"{first} is also {copy} (equal UUID)") in describe_pairs(pairs)
+    capsys.readouterr()
     looked_at(first, other)
     assert "copy" not in capsys.readouterr().err
 
@@ -173,8 +180,6 @@ def test_several_data_sets_are_not_mixed_by_weights_that_mean_different_things(t
 
 def test_a_run_refuses_them_before_the_first_event(tmp_path: Path, nano_calibrator: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(SurveyProcessor, "process", lambda *_: pytest.fail("events were read"))
-    from hepcal.workflow import run_dijets
-
     with open_executor("iterative") as executor, pytest.raises(FilesetError, match="'dy' \\(61 events\\)"):
         run_dijets(load_fileset(two_sets(tmp_path)), nano_calibrator, executor, tmp_path / "out", show=False)
     assert not (tmp_path / "out").exists()
@@ -194,6 +199,8 @@ def test_a_skim_is_normalised_to_what_was_generated(tmp_path: Path, suffix: str,
     said = {"cross_section": 10.0, "sum_of_weights": 2000.0, "origin": "Runs/genEventSumw", "read": 100.0}
     assert pairs.source["normalisation"] == {"tt": {**said, "factor": 0.005}}
     assert "'tt': 10 pb for a sum of weights of 2000, that of all generated events (Runs/" in capsys.readouterr().err
+    shown = ("weights of tt", "10 pb for a sum of weights of 2000 (Runs/genEventSumw)")
+    assert shown in describe_pairs(pairs)
     hepcal.JetPairs.write(fileset, tmp_path / "pairs", show=False)
     assert json.loads((tmp_path / "pairs" / "table.json").read_text())["source"]["normalisation"]["tt"]["read"] == 100.0
     with open_executor("iterative") as executor:
@@ -247,3 +254,13 @@ def test_a_real_skim_knows_what_was_generated(shared: Path) -> None:
     (info,) = inspect(fileset, show=False)[0]
     assert info.entries == 40
     assert info.generated == Generated(850098, pytest.approx(15166686735.858717))
+
+
+def test_a_run_on_a_copy_says_so_beside_its_closure(tmp_path: Path, small_calibrator: Any) -> None:
+    first = delphes_file(tmp_path / "first.root", 60)
+    shutil.copy(first, tmp_path / "copy.root")
+    fileset = load_fileset({"QCD": [str(tmp_path / "*.root")]})
+    with open_executor("iterative") as executor:
+        summary = run_dijets(fileset, small_calibrator, executor, tmp_path / "out", plots=False, show=False)
+    assert summary["events"]["copies"] == [[str(tmp_path / "copy.root"), str(first)]]
+    assert any(note.startswith("Counted twice?") and str(first) in note for note in notes(summary))

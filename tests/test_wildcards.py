@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from hepcal import load_fileset
 from hepcal.errors import FilesetError
+from hepcal.wildcards import expand
 
 
 @pytest.fixture
@@ -122,3 +125,24 @@ def test_all_faults_of_a_pattern_are_named_at_once(folder: Path) -> None:
     message = refusal(folder, "*.root")
     assert "x.root is a symbolic link" in message
     assert "y.root is a symbolic link" in message
+
+
+PATTERNS = (
+    *("*", "**", "**/*.root", "*/*.root", "a/**/*.root", "[ab]/*", "?b/**", "**/a/*"),
+    *("**/**/*.root", ".*", "*b*/**/b.root"),
+)
+
+
+def test_files_are_those_that_glob_finds(tmp_path: Path) -> None:
+    """On random trees in a folder whose own name looks like a pattern."""
+    rng = random.Random(5)  # noqa: S311
+    for trial in range(40):
+        top = tmp_path / f"w[{trial}"
+        for _ in range(rng.randint(1, 12)):
+            folder = top.joinpath(*rng.choices(["a", "b", "ab", "x1", ".h", "c.d"], k=rng.randint(0, 3)))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / rng.choice(["a.root", "b.root", "n.txt", ".hidden.root"])).touch()
+        for pattern in PATTERNS:
+            found = glob.glob(pattern, root_dir=top, recursive=True)  # noqa: PTH207 - what it is compared with
+            expected = {path for path in found if (top / path).is_file()}
+            assert {str(path.relative_to(top)) for path in expand(pattern, top)[0]} == expected, pattern

@@ -179,8 +179,7 @@ class Calibrator(ABC):
             for name, column in columns.items():
                 column[part] = found[name][: part.stop - part.start]
 
-        inside = truth is not None and self.judges
-        if inside:
+        if inside := truth is not None and self.judges:
             columns[COVERED] = np.empty(len(reco), dtype=bool)
         self._map(work, features, reco)
         if truth is not None and not inside:
@@ -244,7 +243,6 @@ class Calibrator(ABC):
         self.card.features.require(jets, event)
         if event is not None and len(event) != len(jets):
             raise HepcalError(f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets")
-
         if replicas and not self.replicas:
             raise HepcalError(f"the method {self.card.method!r} is a single network: it has no replicas")
         if truth is not None and not has_interval(self):
@@ -253,13 +251,15 @@ class Calibrator(ABC):
 
         def evaluate() -> dict[str, np.ndarray]:
             index = None if event is None else flat.event_index
-            options: dict[str, Any] = {} if true_pt is None else {"truth": true_pt}
-            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas, **options)
+            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas, truth=true_pt)
 
         shifts = {shift: size for size, shift in SHIFTS.items() if shift in self.uncertainties}
-        count = self.replicas if replicas else 0
-        covered = truth is not None
-        return attach(flat, evaluate, self.columns, shifts, replicas=count, covered=covered, replace=replace)
+        options: dict[str, Any] = {
+            "replicas": self.replicas if replicas else 0,
+            "covered": truth is not None,
+            "replace": replace,
+        }
+        return attach(flat, evaluate, self.columns, shifts, **options)
 
     def _refuse(self, jets: ak.Array, replace: bool) -> None:
         """Jets that were calibrated before, or that mean something else by the same names."""

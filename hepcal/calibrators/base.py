@@ -57,8 +57,7 @@ class Calibrator(ABC):
     replicas: int = 0
     # Jets that are computed at once.
     block: int = BLOCK
-    # Whether one evaluation gives the columns and what they cover.
-    judges: bool = False
+    judges: bool = False  # whether one evaluation gives the columns and what they cover
 
     def __init__(
         self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
@@ -160,10 +159,7 @@ class Calibrator(ABC):
         self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = (),
         truth: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:  # fmt: skip
-        """The columns of :attr:`columns` for flat jets, float32 or bool; ``more`` and :data:`REPLICAS` if asked for.
-
-        With a truth (n,) [GeV] also :data:`COVERED`.
-        """
+        """The columns of :attr:`columns` for flat jets; ``more``, :data:`REPLICAS`, and :data:`COVERED` with a truth."""
         names = (*self.columns, *more)
         columns = {name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in names}
         if replicas:

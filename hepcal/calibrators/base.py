@@ -159,7 +159,7 @@ class Calibrator(ABC):
         self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = (),
         truth: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:  # fmt: skip
-        """The columns of :attr:`columns` for flat jets; ``more``, :data:`REPLICAS`, and :data:`COVERED` with a truth."""
+        """The columns of :attr:`columns` for flat jets; ``more``, :data:`REPLICAS`; :data:`COVERED` with a truth."""
         names = (*self.columns, *more)
         columns = {name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in names}
         if replicas:

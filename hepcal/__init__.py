@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hepcal import augment, diagnostics, plot, priors, processors, scores, spread, tagging, truth_closure
+    from hepcal import augment, diagnostics, plot, priors, processors, results, scores, spread, tagging, truth_closure
     from hepcal.calibrators.ansatz import GaussianAnsatz
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.bnn import BNN
@@ -62,7 +62,9 @@ _HOMES = {
     "load_fileset": "hepcal.filesets",
     "train": "hepcal.training",
 }
-_MODULES = ("augment", "diagnostics", "plot", "priors", "processors", "scores", "spread", "tagging", "truth_closure")
+_MODULES = (
+    "augment", "diagnostics", "plot", "priors", "processors", "results", "scores", "spread", "tagging", "truth_closure",
+)  # fmt: skip
 
 __all__ = [
     "BNN",
@@ -90,6 +92,7 @@ __all__ = [
     "plot",
     "priors",
     "processors",
+    "results",
     "scores",
     "spread",
     "tagging",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
-from hepcal.errors import TrainingError
+from hepcal import outputs, tensor_files
+from hepcal.documents import parse_json
+from hepcal.errors import OutputError, TrainingError
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "CheckpointWarning"]
 
 KEY = "hepcal_checkpoint"
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint was not written; the training goes on."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,23 @@ class Checkpoint:
     training: Mapping[str, Any]
     stage: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse a place that cannot be written, before the training.
+
+        Raises:
+            OutputError: It is a directory or a device, or cannot be written, or there is no room.
+        """
+        if not self.stage:
+            outputs.prepare_file(self.path)
+
     def at(self, stage: str) -> Checkpoint:
         """The checkpoint of one stage of the training, in the same file."""
         return replace(self, stage=stage)
 
     def save(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None:
         """Replace the checkpoint, in one step; other stages stay as they are.
+
+        Where that fails, as on a full disk, a :class:`CheckpointWarning` says so, and an older one stays.
 
         Args:
             tensors: Parameters, optimiser, random numbers.
@@ -51,15 +65,14 @@ class Checkpoint:
         content |= {self._prefix + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         everything |= {self._prefix + name: value for name, value in numbers.items()}
         text = json.dumps({"training": dict(self.training), "numbers": everything})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
-        os.close(handle)
         try:
-            safetensors.torch.save_file(content, scratch, metadata={KEY: text})
-            Path(scratch).replace(self.path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+            outputs.write(self.path, tensor_files.pack(KEY, text, content))
+        except OutputError as error:
+            warnings.warn(
+                f"{error}; the training goes on, and an interruption would begin it anew from an older checkpoint",
+                CheckpointWarning,
+                stacklevel=2,
+            )
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Tensors and numbers to go on from, or None if there is no checkpoint, or none of this stage, yet.
@@ -84,11 +97,10 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                content = json.loads((file.metadata() or {})[KEY])
-                theirs, numbers = dict(content["training"]), dict(content["numbers"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            text, tensors = tensor_files.unpack(KEY, outputs.read_bytes(self.path))
+            content = parse_json(text)
+            theirs, numbers = dict(content["training"]), dict(content["numbers"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{self.path} is not a checkpoint of a training: {error}") from error
         # Through JSON, as the saved side went.
         ours = json.loads(json.dumps(dict(self.training)))

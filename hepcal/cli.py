@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hepcal import __version__
+from hepcal import __version__, outputs
 from hepcal.errors import HepcalError
+from hepcal.options import WAIT, Executor, Scheduler, Workers, WorkerTimeout, opened
 
 __all__ = ["app", "main"]
 
@@ -21,14 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class ExecutorChoice(StrEnum):
-    """How to run."""
-
-    iterative = "iterative"
-    futures = "futures"
-    dask = "dask"
 
 
 class MethodChoice(StrEnum):
@@ -53,12 +46,8 @@ Truth = Annotated[
     str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.")]
-Executor = Annotated[
-    ExecutorChoice, typer.Option(help="Where events are read: this process, local processes, or dask workers.")
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Local processes; default: one per core.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a running dask scheduler, tcp://host:port.")]
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
+KeepLeptons = Annotated[bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too.")]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 
 
@@ -85,22 +74,26 @@ def pairs(
     config: Annotated[Path | None, typer.Option(help="YAML file of 'hepcal train', for its features.")] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
-    executor: Executor = ExecutorChoice.futures,
+    keep_leptons: KeepLeptons = False,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
 ) -> None:
     """Read events into a training table: one row per matched jet."""
     from hepcal.config import TrainingConfig
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
+    from hepcal.tables import prepare
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
-    options: dict[str, Any] = {"jets": jets, "truth": truth, "chunksize": chunksize, "allow_skipped": allow_skipped}
-    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-        table = JetPairs.write(checked, output, features, executor=opened, **options)
+    prepare(output)
+    options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    options |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
+    with opened(executor, workers, scheduler, worker_timeout) as execute:
+        table = JetPairs.write(checked, output, features, executor=execute, **options)
     _print_pairs(table)
     typer.echo(f"Training table in {output}")
 
@@ -117,14 +110,18 @@ def train(
     ] = None,
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
-    seed: Annotated[int, typer.Option(help="The same table, settings and seed give the same calibrator.")] = 0,
+    keep_leptons: KeepLeptons = False,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**64 - 1, help="The same table, settings and seed give the same calibrator.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 ...")] = "cpu",
     checkpoint: Annotated[
         Path | None, typer.Option(help="File for the state of the training, which goes on from it if it exists.")
     ] = None,
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     allow_skipped: AllowSkipped = False,
 ) -> None:
     """Train a calibrator and save it as one file.
@@ -146,23 +143,29 @@ def train(
     - likelihood: the density of reco p_T at fixed truth, inverted; p_T only, or with conditions
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
+    from hepcal.calibrators.devices import device_of
     from hepcal.config import TrainingConfig
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
     from hepcal.training import train as fit
 
+    # What a look at the settings can tell comes before hours of reading.
     settings = TrainingConfig.read(config, method.value if method else None)
+    for place in filter(None, (output, checkpoint)):
+        outputs.prepare_file(place)
+    chosen = settings.build()
+    device_of(device)
+    settings.require_inputs(chosen, jets)
     if source.is_dir():
         table = JetPairs.open(source)
         settings.require(table)
     else:
         checked = load_fileset(source)
-        options: dict[str, Any] = {"jets": jets, "truth": truth, "allow_skipped": allow_skipped}
-        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(checked, settings.features, executor=opened, **options)
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+        options["allow_skipped"] = allow_skipped
+        with opened(executor, workers, scheduler, worker_timeout) as execute:
+            table = JetPairs.from_fileset(checked, settings.features, executor=execute, **options)
     _print_pairs(table)
-    chosen = settings.build()
     calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
     calibrator.save(output)
     if checkpoint and chosen.resumes:
@@ -176,9 +179,10 @@ def run(
     fileset: FilesetArgument,
     calibrator: Annotated[Path, typer.Option(help="Calibrator file.")],
     output: Output = Path("results"),
-    executor: Executor = ExecutorChoice.futures,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
     chunksize: Chunksize = 100_000,
     allow_skipped: AllowSkipped = False,
     bsm_mass: Annotated[float, typer.Option(min=1, help="Mass of the resonance of the BSM weights [GeV].")] = 2800.0,
@@ -186,19 +190,24 @@ def run(
     plots: Annotated[bool, typer.Option(help="Draw the plots; 'hepcal plot' can do it later.")] = True,
 ) -> None:
     """Calibrate dijets and write histograms, summary and plots."""
+    from pydantic import ValidationError
+
     from hepcal.calibrators.base import Calibrator
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.reweighting import Resonance
     from hepcal.workflow import run_dijets, warn_if_trained_on
 
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
-    resonance = Resonance(mass=bsm_mass, width=bsm_width)
-    with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
+    try:
+        resonance = Resonance(mass=bsm_mass, width=bsm_width)
+    except ValidationError as error:
+        raise HepcalError(f"no resonance has the mass {bsm_mass:g} and the width {bsm_width:g} GeV") from error
+    outputs.prepare_directory(output)
+    with opened(executor, workers, scheduler, worker_timeout) as execute:
         summary = run_dijets(
             checked,
             loaded,
-            opened,
+            execute,
             output,
             resonance=resonance,
             chunksize=chunksize,
@@ -219,16 +228,17 @@ def diagnose(
     output: Output = Path("diagnostics"),
     jets: Jets = "Jet",
     truth: Truth = "GenJet",
-    executor: Executor = ExecutorChoice.futures,
+    keep_leptons: KeepLeptons = False,
+    executor: Executor = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    worker_timeout: WorkerTimeout = WAIT,
 ) -> None:
     """Test the uncertainties of calibrators on other jets: coverage, pulls, scores, widths, with plots."""
     from hepcal import diagnostics
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.card import joint_features
     from hepcal.errors import CalibratorFileError
-    from hepcal.executors import open_executor
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
 
@@ -237,12 +247,14 @@ def diagnose(
         raise CalibratorFileError(
             "two of the calibrator files have the same name, which is what plots show: rename one"
         )
+    outputs.prepare_directory(output)
     if source.is_dir():
         table = JetPairs.open(source)
     else:
         features = joint_features({name: found.card for name, found in loaded.items()})
-        with open_executor(executor.value, workers=workers, scheduler=scheduler) as opened:
-            table = JetPairs.from_fileset(load_fileset(source), features, jets=jets, truth=truth, executor=opened)
+        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+        with opened(executor, workers, scheduler, worker_timeout) as execute:
+            table = JetPairs.from_fileset(load_fileset(source), features, executor=execute, **options)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
     _print_scores(found)
@@ -255,7 +267,9 @@ def plot(directory: Annotated[Path, typer.Argument(help="Output of 'hepcal run' 
     from hepcal import plot as drawing
     from hepcal import results
 
-    paths = drawing.write(directory, results.load_hists(directory), results.load_summary(directory))
+    hists, summary = results.load_hists(directory), results.load_summary(directory)
+    with results.whole(directory):
+        paths = drawing.write(directory, hists, summary)
     typer.echo(f"{len(paths)} files in {directory / 'plots'}")
 
 
@@ -271,7 +285,12 @@ def show(
 
         _print_pairs(JetPairs.open(path))
     elif path.is_dir():
-        _print_closure(results.load_summary(path))
+        from hepcal.differences import warn_if_inputs_differ
+
+        summary = results.load_summary(path)
+        with results.whole(path):
+            _print_closure(summary)
+            warn_if_inputs_differ(summary)
     else:
         from hepcal.calibrators.base import Calibrator
 
@@ -296,8 +315,9 @@ def _common(
 def _console() -> Any:
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    # Names in files are text, whatever brackets they hold.
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=160, markup=False)
 
 
 def _print_closure(summary: dict[str, Any], title: str = "") -> None:

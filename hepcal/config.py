@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import METHODS
-from hepcal.errors import TrainingError
+from hepcal.documents import parse_yaml
+from hepcal.errors import PairsError, TrainingError
 from hepcal.features import Features
+from hepcal.outputs import read_bytes
 from hepcal.pairs import JetPairs
+from hepcal.schemas import SCHEMAS
 
 __all__ = ["TrainingConfig"]
 
@@ -42,9 +44,11 @@ class TrainingConfig(BaseModel):
         if path is None:
             return cls(method=method or "bnn")
         try:
-            content = yaml.safe_load(path.read_text()) or {}
-            config = cls.model_validate({**({"method": method} if method else {}), **content})
-        except (OSError, yaml.YAMLError, ValidationError, TypeError) as error:
+            content = parse_yaml(read_bytes(path))
+            if not isinstance(content, dict | None):
+                raise ValueError(f"it holds a {type(content).__name__}, not keys and values")
+            config = cls.model_validate({**({"method": method} if method else {}), **(content or {})})
+        except (OSError, ValueError, TypeError) as error:  # ValidationError is a ValueError
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
         if config.method not in METHODS:
             offered = (name for name, known in METHODS.items() if not known.needs_data)
@@ -87,3 +91,18 @@ class TrainingConfig(BaseModel):
             return METHODS[self.method].model_validate(self.settings)
         except ValidationError as error:
             raise TrainingError(f"settings of {self.method!r}: {error}") from error
+
+    def require_inputs(self, method: Method, jets: str = "Jet") -> None:
+        """Refuse a method that needs other inputs than will be read: those chosen, or the defaults of any layout.
+
+        Raises:
+            TrainingError: It asks for one that they lack.
+        """
+        faults = []
+        for schema in SCHEMAS:
+            try:
+                method.keeps((self.features or Features()).resolved(schema, jets))
+            except PairsError as error:
+                faults.append(f"{error} ({schema})")
+        if len(faults) == len(SCHEMAS):
+            raise TrainingError(f"the method {method.name!r} cannot learn from these features: {'; '.join(faults)}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.card import Card
 from hepcal.calibrators.method import Method
 from hepcal.errors import TrainingError
+from hepcal.outputs import filling, prepare_file
 from hepcal.pairs import JetPairs
 from hepcal.progress import Progress
 from hepcal.training import train
@@ -24,6 +25,8 @@ __all__ = ["cross_fit", "folds_of", "uncertainties"]
 
 # From a trained calibrator and jets that it has not seen to columns (jets, ...).
 Read = Callable[[Calibrator, JetPairs], Mapping[str, np.ndarray]]
+# Name of the hash beside the columns of a stored training.
+SEAL = "sha256"
 
 
 def uncertainties(calibrator: Calibrator, pairs: JetPairs) -> dict[str, np.ndarray]:
@@ -96,7 +99,7 @@ def cross_fit(
 
     Raises:
         TrainingError: A training failed, a stored one is damaged, ``read`` has no name to store by, or a column of it
-            is called ``fold``.
+            is called ``fold`` or ``sha256``.
     """
     if store is not None and "<" in read.__qualname__:
         raise TrainingError(f"columns of {read.__qualname__} cannot be stored: give a function of a module as read")
@@ -113,8 +116,8 @@ def cross_fit(
             place = None if store is None else Path(store)
             found = _stored(table, judged, method, seed + k, read, key, place, device)
             for name, values in found.items():
-                if name == "fold":
-                    raise TrainingError("a column of read is called 'fold', which says which training saw which jet")
+                if name in ("fold", SEAL):
+                    raise TrainingError(f"a column of read is called {name!r}, a name that is taken")
                 if name not in out:
                     out[name] = _empty(len(pairs), values)
                 out[name][rows] = values
@@ -150,18 +153,48 @@ def _stored(
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = store / f"{method.name}-{name}.npz"
     if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                return {key: content[key] for key in content.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise TrainingError(f"{path} is not a stored training: {error}; delete it to train again") from error
+        return _read(path)
+    prepare_file(path)
     found = _trained(table, judged, method, seed, read, device)
-    store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store, prefix=".part-") as scratch:
-        part = Path(scratch) / path.name
-        np.savez(part, **found)  # type: ignore[arg-type]
-        part.rename(path)  # complete, or not there
+    with filling(store) as scratch:  # complete, or not there
+        seal = np.frombuffer(_seal(found), dtype=np.uint8)
+        np.savez(scratch / path.name, **found, **{SEAL: seal})  # type: ignore[arg-type]
     return found
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a stored training; those of older ones, which have no hash, as they are.
+
+    Raises:
+        TrainingError: They are damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            found = {name: content[name] for name in content.files}
+        seal = found.pop(SEAL, None)
+        if seal is not None and seal.tobytes() != _seal(found):
+            raise ValueError("its content does not match its hash (sha256)")
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        EOFError,
+        RuntimeError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise TrainingError(f"{path} is not a stored training: {error}; delete it to train again") from error
+    return found
+
+
+def _seal(columns: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 of the names, types, shapes and bytes of columns."""
+    digest = hashlib.sha256()
+    for name, values in sorted(columns.items()):
+        digest.update(json.dumps([name, values.dtype.str, values.shape]).encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.digest()
 
 
 def _trained(

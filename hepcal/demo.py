@@ -11,6 +11,7 @@ from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.executors import open_executor
 from hepcal.filesets import Fileset, load_fileset
+from hepcal.outputs import prepare_directory
 from hepcal.pairs import JetPairs
 from hepcal.progress import step
 from hepcal.training import train
@@ -39,6 +40,7 @@ def run_demo(directory: Path, *, workers: int = 2, show: bool = True) -> tuple[C
         workers: Number of dask workers on this machine.
         show: Report progress.
     """
+    prepare_directory(directory)
     pairs = JetPairs.from_fileset(demo_fileset("train"), show=show)
     calibrator = train(pairs, METHOD, seed=SEED, show=show)
     calibrator.save(directory / "jets.safetensors")

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,8 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from hepcal import outputs
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
+from hepcal.calibrators.flat import inputs_of
+from hepcal.differences import Difference, notable, warning
 from hepcal.errors import TrainingError
 from hepcal.pairs import JetPairs
 from hepcal.progress import Progress, say, step
@@ -29,7 +31,8 @@ from hepcal.training import train
 __all__ = ["Diagnosis", "PriorPoint", "diagnose", "scan_prior", "write"]
 
 PT_BINS = 8
-ABS_ETA = (0.0, 0.8, 1.3, 2.5)
+# Up to the largest |eta| of the jets: barrel and endcap of the tracker, endcap without it, forward calorimeter.
+ABS_ETA = (0.0, 0.8, 1.3, 2.5, 3.0, 5.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,11 @@ class Diagnosis:
     Attributes:
         scores: All jets.
         pt_calib: In bins of the calibrated p_T [GeV].
-        abs_eta: In bins of |eta|; None if eta is not among the inputs.
+        abs_eta: In bins of |eta| up to that of the outermost jet, at most 5.2; None if eta is not among the inputs.
         training: Figures and history of the training, from the card.
         history: Pairs of update and held-out loss.
+        differences: How the inputs and the response differ from those of the training, at fixed true p_T; None if
+            that cannot be said (calibrators of earlier versions, or too few jets).
     """
 
     scores: Scores
@@ -49,6 +54,7 @@ class Diagnosis:
     abs_eta: BinnedScores | None
     training: Mapping[str, float]
     history: tuple[tuple[int, float], ...]
+    differences: tuple[Difference, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; None for NaN."""
@@ -58,6 +64,7 @@ class Diagnosis:
             "abs_eta": None if self.abs_eta is None else self.abs_eta.as_dict(),
             "training": dict(self.training),
             "history": [list(point) for point in self.history],
+            "inputs": None if self.differences is None else [asdict(found) for found in self.differences],
         }
 
 
@@ -81,29 +88,43 @@ def diagnose(
     """
     weight = np.asarray(pairs.weight, dtype=np.float64)
     inputs = [feature.name for feature in pairs.spec.inputs]
+    abs_eta = np.abs(pairs.features[:, inputs.index("eta")]) if "eta" in inputs else None
     found = {}
     with Progress("Scoring", len(calibrators), "calibrators", show=show) as bar:
         predictions = {}
         for name, calibrator in calibrators.items():
             _require_inputs(name, calibrator, pairs)
             _warn_if_trained_on(name, calibrator, pairs)
-            table = pairs.select(calibrator.card.features)
-            predictions[name] = calibrator.predict(table.features, table.reco)
+            predictions[name] = calibrator.predict(pairs)
         if pt_edges is None:
             pt_edges = _edges([prediction.mean for prediction in predictions.values()], weight)
         for name, prediction in predictions.items():
             jets, in_eta = jet_scores(prediction, pairs.truth), None
-            if "eta" in inputs:
-                in_eta = averaged_in_bins(jets, weight, np.abs(pairs.features[:, inputs.index("eta")]), ABS_ETA)
+            if abs_eta is not None:
+                in_eta = averaged_in_bins(jets, weight, abs_eta, _eta_edges(abs_eta))
             found[name] = Diagnosis(
                 scores=averaged(jets, weight),
                 pt_calib=averaged_in_bins(jets, weight, prediction.mean, pt_edges),
                 abs_eta=in_eta,
                 training=calibrators[name].card.figures,
                 history=calibrators[name].card.history,
+                differences=_differences(name, calibrators[name], pairs),
             )
             bar.advance(1)
     return found
+
+
+def _differences(name: str, calibrator: Calibrator, pairs: JetPairs) -> tuple[Difference, ...] | None:
+    """How the table differs from the training, said where it is worth it."""
+    trained, spec = calibrator.input_histograms.get("truth"), calibrator.card.features
+    if trained is None:
+        return None
+    table = inputs_of(spec, pairs)
+    seen = trained.filled(spec, table, pairs.reco, pairs.truth, pairs.weight)
+    found = tuple(trained.differences(spec, seen))
+    if differing := notable(found):
+        say(warning(name, "this sample", differing))
+    return found or None
 
 
 def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
@@ -116,7 +137,7 @@ def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> N
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
     wanted, found = calibrator.card.features, pairs.spec
     if (
-        not set(wanted.names) <= set(found.names)
+        not set(wanted.inputs) <= set(found.inputs)
         or wanted.constituents not in (None, found.constituents)
         or wanted.pt != found.pt
     ):
@@ -198,17 +219,13 @@ def write(
     Returns:
         The plots.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     content = finite(
         {
             "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
             "prior_scan": [asdict(point) for point in points],
         }
     )
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
-        part = Path(scratch) / "diagnostics.json"
-        part.write_text(json.dumps(content, indent=1, allow_nan=False))
-        part.replace(directory / "diagnostics.json")
+    outputs.write(directory / "diagnostics.json", json.dumps(content, indent=1, allow_nan=False))
     with step("Drawing"):
         return _draw(directory / "plots", diagnoses, points, label)
 
@@ -243,6 +260,13 @@ def _draw(directory: Path, diagnoses: Mapping[str, Diagnosis], points: Sequence[
     for figure in ("coverage_68", "pull_sd", "crps", "width_68"):
         figures[f"{figure}_pt_calib"] = partial(plot.scores_in_bins, in_pt, figure)
     return [path for name, draw in figures.items() for path in save(directory, name, partial(draw, label=label))]
+
+
+def _eta_edges(abs_eta: np.ndarray) -> tuple[float, ...]:
+    """Bins up to the outermost jet; says how many jets are beyond all of them."""
+    if beyond := int(np.sum(abs_eta >= ABS_ETA[-1])):
+        say(f"{beyond} of {len(abs_eta)} jets have |eta| of at least {ABS_ETA[-1]:g}: they are in no bin of it")
+    return ABS_ETA[: max(2, 1 + int(np.searchsorted(ABS_ETA, abs_eta.max(initial=0.0), side="right")))]
 
 
 def _edges(means: Sequence[np.ndarray], weight: np.ndarray) -> list[float]:

@@ -8,9 +8,12 @@
     ├── SchemaError             no schema fits a file, or jets and schema disagree
     ├── MissingFieldError       a collection lacks a field (a branch) that is needed
     ├── NonFiniteFeatureError   NaN or infinity where a number is needed
+    ├── MissingValueError       a masked or missing value in an array
     ├── PairsError              a training table cannot be built, saved or opened
     ├── TrainingError           a training cannot start, or diverged
     ├── CalibratorFileError     a calibrator file is damaged, foreign or does not match its hash
+    ├── OutputError             a file or directory cannot be written, or is something else
+    ├── ExecutorError           workers cannot be started, reached or used
     └── IncompleteRunError      not every planned event was processed
 
 None of them derives from :class:`OSError`: coffea's ``skipbadfiles`` drops chunks whose error chain
@@ -21,11 +24,14 @@ from __future__ import annotations
 
 __all__ = [
     "CalibratorFileError",
+    "ExecutorError",
     "FilesetError",
     "HepcalError",
     "IncompleteRunError",
     "MissingFieldError",
+    "MissingValueError",
     "NonFiniteFeatureError",
+    "OutputError",
     "PairsError",
     "ReadError",
     "SchemaError",
@@ -57,6 +63,10 @@ class NonFiniteFeatureError(HepcalError, ValueError):
     """A feature, p_T or weight is NaN or infinite."""
 
 
+class MissingValueError(HepcalError, ValueError):
+    """An array that was given has masked or missing values."""
+
+
 class PairsError(HepcalError, ValueError):
     """A training table cannot be built, saved or opened."""
 
@@ -67,6 +77,14 @@ class TrainingError(HepcalError, ValueError):
 
 class CalibratorFileError(HepcalError, ValueError):
     """A calibrator file is damaged, is not one of ours, or does not match its hash."""
+
+
+class OutputError(HepcalError):
+    """A file or a directory cannot be written, or its place holds something that must not be replaced."""
+
+
+class ExecutorError(HepcalError, ValueError):
+    """Workers cannot be started or reached, there are none, or they cannot do the work."""
 
 
 class IncompleteRunError(HepcalError, RuntimeError):

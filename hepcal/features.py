@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import awkward as ak
 import numpy as np
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hepcal.arrays import numbers
+from hepcal.candidates import jet_constituents, require_constituents
 from hepcal.constituents import Constituents
-from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError
-from hepcal.schemas import (
-    PFNANO_INDEX,
-    PtKind,
-    detector_pt,
-    event_field,
-    jet_constituents,
-    require_constituents,
-)
+from hepcal.entries import entry, place
+from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, SchemaError
+from hepcal.event_level import event_input
+from hepcal.originals import FACTOR, PtKind, detector_pt, is_changed, original, original_field, raw, raw_fields
+from hepcal.schemas import PFNANO_INDEX
 
 __all__ = ["DEFAULT_FEATURES", "FATJET_FEATURES", "Constituents", "Feature", "Features"]
 
 Transform = Literal["identity", "abs", "log", "log1p"]
+# Fields that jet corrections change.
+SCALED = ("pt", "mass", FACTOR)
 
 
 class Feature(BaseModel):
@@ -32,12 +32,45 @@ class Feature(BaseModel):
     Attributes:
         name: Field of the jets, or ``event_...`` for an event-level input (see :func:`hepcal.schemas.event_field`).
         transform: ``identity``, ``abs``, ``log`` (positive inputs) or ``log1p`` (inputs >= 0, long tails).
+        of: ``raw`` for the ``mass`` of the uncorrected jet, ``mass (1 - rawFactor)``; None: the field of the file.
+
+    Raises:
+        pydantic.ValidationError: ``raw`` is asked of another field, which jet corrections do not change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     transform: Transform = "identity"
+    # Left out of JSON where it is not used: calibrators and tables from before keep their hashes.
+    of: Literal["raw"] | None = Field(default=None, exclude_if=lambda of: of is None)
+
+    @model_validator(mode="after")
+    def _is_scaled(self) -> Feature:
+        if self.of == "raw" and self.name != "mass":
+            raise ValueError(f"of='raw' is for 'mass', which jet corrections scale, not for {self.name!r}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Its name, for people."""
+        return f"{self.of} {self.name}" if self.of else self.name
+
+    def fields(self, jets: ak.Array) -> tuple[str, ...]:
+        """The fields of these jets that hold it. Reads nothing.
+
+        Raises:
+            SchemaError: They cannot be known, see :mod:`hepcal.originals`.
+        """
+        if self.of == "raw":
+            return raw_fields(jets, self.name)
+        return (original_field(jets, self.name) if self.name in SCALED else self.name,)
+
+    def column(self, jets: ak.Array) -> np.ndarray:
+        """Its values for a flat list of jets, float32."""
+        if self.of == "raw":
+            return _column(self.label, raw(jets, self.name))
+        return _column(self.label, original(jets, self.name) if self.name in SCALED else jets[self.name])
 
 
 class Features(BaseModel):
@@ -91,7 +124,7 @@ class Features(BaseModel):
     def listed(self) -> str:
         """All inputs but ln p_T, for people."""
         momenta = () if self.constituents is None else (str(self.constituents),)
-        return ", ".join((*self.names, *momenta)) or "none"
+        return ", ".join((*(feature.label for feature in self.inputs), *momenta)) or "none"
 
     @property
     def event_names(self) -> tuple[str, ...]:
@@ -100,15 +133,29 @@ class Features(BaseModel):
 
     @property
     def jet_fields(self) -> tuple[str, ...]:
-        """The jet fields that are read: detector-level p_T, features, and the axis that constituents are around."""
-        pt = ("pt", "rawFactor") if self.pt == "raw" else ("pt",)
+        """The jet fields of a file that are read: p_T, features, and the axis that constituents are around."""
+        pt = ("pt", FACTOR) if self.pt == "raw" else ("pt",)
+        factor = (FACTOR,) if any(feature.of == "raw" for feature in self.inputs) else ()
         axis = () if self.constituents is None else ("eta", "phi")
-        return tuple(dict.fromkeys((*pt, *(n for n in self.names if not n.startswith("event_")), *axis)))
+        return tuple(dict.fromkeys((*pt, *factor, *(feature.name for feature in self._of_jets), *axis)))
+
+    @property
+    def _of_jets(self) -> list[Feature]:
+        return [feature for feature in self.inputs if not feature.name.startswith("event_")]
 
     def fields_of(self, jets: ak.Array) -> tuple[str, ...]:
-        """:attr:`jet_fields`, and what links PFNano jets to their constituents where those are used."""
-        linked = self.constituents is not None and PFNANO_INDEX in jets.fields
-        return (*self.jet_fields, *((PFNANO_INDEX,) if linked else ()))
+        """The fields of these jets that are read: :attr:`jet_fields`, or what corrections kept of them.
+
+        With what links PFNano jets to their constituents where those are used. Reads nothing.
+
+        Raises:
+            SchemaError: A correction did not keep what is needed, see :mod:`hepcal.originals`.
+        """
+        pt = raw_fields(jets) if self.pt == "raw" else (original_field(jets),)
+        inputs = [name for feature in self._of_jets for name in feature.fields(jets)]
+        axis = () if self.constituents is None else ("eta", "phi")
+        linked = (PFNANO_INDEX,) if self.constituents is not None and PFNANO_INDEX in jets.fields else ()
+        return tuple(dict.fromkeys((*pt, *inputs, *axis, *linked)))
 
     def selected(self, names: Sequence[str], *, constituents: bool = False) -> Features:
         """With some of the inputs only.
@@ -157,22 +204,28 @@ class Features(BaseModel):
                 lie around their jet.
         """
         self.require(jets, events)
-        reco = _column(detector_pt(jets, self.pt or "pt"))
+        reco = _column("detector-level pt", detector_pt(jets, self.pt or "pt"))
         table = np.zeros((len(reco), self.width), dtype=np.float32)
-        for column, name in enumerate(self.names):
-            if name in self.event_names:
+        for column, feature in enumerate(self.inputs):
+            if feature.name in self.event_names:
                 assert events is not None  # noqa: S101 - required above
                 assert event_index is not None  # noqa: S101
-                table[:, column] = event_field(events, name)[event_index]
+                table[:, column] = event_input(events, feature.name, event_index, jets)
             else:
-                table[:, column] = _column(jets[name])
+                table[:, column] = feature.column(jets)
         if self.constituents is not None:
             candidates = jet_constituents(jets, events, event_index)
             # Delphes says only which constituents an event has. In PFNano, coffea deals them out, nConstituents to one
             # jet after the other, and does not look at the index of the jet that the file has for each.
-            axis = _column(jets.eta), _column(jets.phi)
+            axis = _column("eta", jets.eta), _column("phi", jets.phi)
             self.constituents.fill(table[:, len(self.inputs) :], candidates, axis)
-        self.check(table, reco)
+
+        def where(jet: int) -> str:
+            if events is None or event_index is None:
+                return ""
+            return f" ({place(events)}, {entry(events, int(event_index[jet]))})"
+
+        self.check(table, reco, where)
         return table, reco
 
     def truncated(self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None) -> int:
@@ -181,23 +234,35 @@ class Features(BaseModel):
             return 0
         return self.constituents.truncated(jet_constituents(jets, events, event_index))
 
+    def with_constituents(
+        self, jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Which of the jets the file has constituents of, bool of shape (n,), arguments as for :meth:`table`.
+
+        All without constituents among the inputs. NanoAOD v15 stores those of some fat jets only.
+        """
+        if self.constituents is None:
+            return np.ones(len(jets), dtype=bool)
+        found: np.ndarray = ak.to_numpy(ak.num(jet_constituents(jets, events, event_index)["pt"])) > 0
+        return found
+
     def require(self, jets: ak.Array, events: ak.Array | None = None) -> None:
         """Refuse jets without the declared fields; reads nothing.
 
         Raises:
             MissingFieldError: A jet field is missing, or the constituents, or events that inputs come from are not
                 given.
-            SchemaError: Uncorrected p_T is asked of jets without ``rawFactor``.
+            SchemaError: What the calibrator was trained on cannot be known of corrected jets, or uncorrected p_T is
+                asked of jets without ``rawFactor``.
         """
-        if self.pt == "raw" and "rawFactor" not in jets.fields and "Jet" not in jets.fields:
-            detector_pt(jets, "raw")
-        for name in self.jet_fields:
+        for name in self.jet_fields if "Jet" in jets.fields else self.fields_of(jets):
             if name not in jets.fields:
                 close = difflib.get_close_matches(name, jets.fields) or jets.fields[:8]
                 hint = " (these are events: pass events.Jet)" if "Jet" in jets.fields else ""
                 raise MissingFieldError(
                     f"jets have no field {name!r}, which this calibrator needs; they have {', '.join(close)} ...{hint}"
                 )
+        self._refuse_changed(jets)
         if self.event_names and events is None:
             raise MissingFieldError(
                 f"this calibrator uses the event-level inputs {', '.join(self.event_names)}: "
@@ -206,12 +271,23 @@ class Features(BaseModel):
         if self.constituents is not None:
             require_constituents(jets, events)
 
-    def check(self, table: np.ndarray, reco: np.ndarray) -> None:
+    def _refuse_changed(self, jets: ak.Array) -> None:
+        """A p_T or mass of the file among the inputs, of which nothing is left; raw p_T may still be there."""
+        for feature in self._of_jets if self.pt == "raw" else ():
+            name = feature.name
+            if name in ("pt", "mass") and feature.fields(jets) == (name,) and is_changed(jets, name):
+                raise SchemaError(
+                    f"the {name!r} of these jets was changed; this calibrator was trained on that of the file. Keep it "
+                    f"before changing {name}, as jets['{name}_orig'] = jets.{name}, or calibrate the jets of the file"
+                )
+
+    def check(self, table: np.ndarray, reco: np.ndarray, where: Callable[[int], str] = lambda _: "") -> None:
         """Refuse values that no network can use.
 
         Args:
             table: Features, shape (n, d).
             reco: Detector-level p_T [GeV], shape (n,).
+            where: Says where in the files a jet is.
 
         Raises:
             NonFiniteFeatureError: A value is NaN, infinite or outside the domain of its transform; names the
@@ -224,23 +300,24 @@ class Features(BaseModel):
             above = domains.get(transform, -np.inf)
             bad = ~(np.isfinite(values) & (values > above))
             if bad.any():
+                first = int(np.argmax(bad))
                 limit = f" or not above {above:g} (transform {transform!r})" if transform in domains else ""
                 raise NonFiniteFeatureError(
                     f"{bad.sum()} of {len(values)} jets have a {name!r} that is NaN, infinite{limit}, "
-                    f"first at jet {int(np.argmax(bad))}; select jets without them, or repair them, before calibrating"
+                    f"first at jet {first}{where(first)}; select jets without them, or repair them, before calibrating"
                 )
         if self.constituents is not None:
             self.constituents.check(table[:, len(self.inputs) :])
 
 
-def _column(values: Any) -> np.ndarray:
-    return np.ascontiguousarray(ak.to_numpy(values), dtype=np.float32)
+def _column(name: str, values: Any) -> np.ndarray:
+    return np.ascontiguousarray(numbers(name, values, np.float32))
 
 
 _NANO = Features(
     inputs=(
         Feature(name="eta", transform="abs"),
-        Feature(name="mass", transform="log1p"),
+        Feature(name="mass", transform="log1p", of="raw"),
         Feature(name="area"),
         Feature(name="nConstituents", transform="log1p"),
         Feature(name="chHEF"),

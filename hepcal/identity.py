@@ -6,9 +6,13 @@ in the jet's sequence (Philox4x32-10; Salmon et al., "Parallel random numbers: a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-__all__ = ["LARGEST_NORMAL", "identity_of", "normal", "uniform"]
+from hepcal.rows import chunks
+
+__all__ = ["LARGEST_NORMAL", "SAMPLES", "RandomByJet", "identity_of", "identity_of_rows", "normal", "uniform"]
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -22,6 +26,9 @@ _CACHED = 1 << 14
 # Of the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIXERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+# First stream of the random numbers of predictions; what is below it belongs to labels and augmentations.
+SAMPLES = 1 << 20
 
 # No normal number is farther from zero: the smallest uniform one is 2^-33.
 LARGEST_NORMAL = float(np.sqrt(2 * 33 * np.log(2)))
@@ -42,6 +49,59 @@ def identity_of(event: np.ndarray, reco: np.ndarray) -> np.ndarray:
     """
     bits = np.ascontiguousarray(reco, dtype=np.float32).view(np.uint32).astype(np.uint64)
     return _mixed(_mixed(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64)) + bits)
+
+
+def identity_of_rows(*columns: np.ndarray) -> np.ndarray:
+    """The same from what is known of a jet, where there are no event ids: a hash of the bits of its numbers.
+
+    Jets that are equal in everything are told apart by their order among them.
+
+    Args:
+        columns: float32 of shape (n,) or (n, d), in memory or on disk.
+
+    Returns:
+        uint64 of shape (n,).
+    """
+    found = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:
+        for part, values in chunks(column):
+            block = np.ascontiguousarray(values, dtype=np.float32).reshape(len(values), -1)
+            for bits in block.T:
+                found[part] = _mixed(found[part] + np.ascontiguousarray(bits).view(np.uint32).astype(np.uint64))
+    _, number, counts = np.unique(found, return_inverse=True, return_counts=True)
+    order = np.argsort(number, kind="stable")
+    place = np.empty(len(found), dtype=np.uint64)
+    place[order] = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.where(place > 0, _mixed(found + place), found)
+
+
+class RandomByJet:
+    """Random numbers of some jets for a distribution, in place of a generator; every call is a stream of its own.
+
+    Args:
+        seed: Not negative, below 2^64.
+        identity: Of the jets, uint64 of shape (n,).
+        stream: First stream.
+    """
+
+    def __init__(self, seed: int, identity: np.ndarray, stream: int = SAMPLES) -> None:
+        self._seed, self._identity, self._stream = seed, identity, stream
+
+    def random(self, shape: tuple[int, int]) -> np.ndarray:
+        """Uniform numbers of shape (size, n), as those of a generator."""
+        return self._next(uniform, shape)
+
+    def standard_normal(self, shape: tuple[int, int]) -> np.ndarray:
+        """Normal numbers of shape (size, n), as those of a generator."""
+        return self._next(normal, shape)
+
+    def _next(self, numbers: Callable[..., np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+        size, n = shape
+        if n != len(self._identity):
+            raise ValueError(f"random numbers for {n} jets were asked of {len(self._identity)}")
+        found = numbers(self._seed, self._identity, size, self._stream)
+        self._stream += 1
+        return found.T
 
 
 def uniform(seed: int, identity: np.ndarray, size: int, stream: int = 0) -> np.ndarray:

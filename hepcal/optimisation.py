@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.adam import adam
 
@@ -21,6 +23,8 @@ __all__ = ["Fit", "Loop", "minimise"]
 
 CHECKS_PER_PATIENCE = 8
 LEARNING_RATE_DROP = 10**-0.5
+# A density whose width has a floor of 1e-3 has no smaller loss, in nats per jet: what is below is no loss at all.
+LEAST_LOSS = -50.0
 # Plateaus after which a training ends, by schedule; a cosine ends with its last update.
 PLATEAUS = {"plateau": 3, "constant": 1, "cosine": math.inf}
 
@@ -49,6 +53,7 @@ def minimise(
     *,
     show: bool = True,
     checkpoint: Checkpoint | None = None,
+    share: np.ndarray | None = None,
 ) -> Fit:
     """Minimise an objective, and leave its module in the best state seen on the held-out jets.
 
@@ -60,14 +65,22 @@ def minimise(
         generator: Random numbers, on the CPU.
         show: Report progress.
         checkpoint: Where to continue from, and to write to at every look at the held-out jets.
+        share: How often rows are drawn, in any unit, float64 of shape (n,), for tables whose rows are in an order that
+            every batch is to be spread over; default: all alike, in random order.
 
     Raises:
-        TrainingError: The held-out loss is not finite, or the checkpoint is of another training.
+        TrainingError: A weight is negative, the held-out loss is not finite or smaller than that of any density, or
+            the checkpoint is of another training.
     """
-    loop = Loop(objective, method, table, judge, generator)
+    loop = Loop(objective, method, table, judge, generator, share)
     saved = checkpoint.load() if checkpoint else None
-    if saved:
-        loop.restore(*saved)
+    if checkpoint and saved:
+        try:
+            loop.restore(*saved)
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise TrainingError(
+                f"{checkpoint.path} does not fit this training: {error}; delete it to begin anew"
+            ) from error
     title = f"Training {method.name}"
     with denormals_flushed(), Progress(title, method.max_updates, "updates", show=show) as bar:
         bar.advance(loop.update)
@@ -87,7 +100,7 @@ def denormals_flushed() -> Iterator[None]:
     L2 lets weights that nothing needs fall exponentially, and the squares in Adam's memory with them; arithmetic with
     denormal numbers is up to a hundred times slower.
     """
-    before = float(torch.full((1,), 1e-40) * 1.0) == 0.0
+    before = float(torch.full((1,), 1e-40, dtype=torch.float32, device="cpu") * 1.0) == 0.0
     torch.set_flush_denormal(True)
     try:
         yield
@@ -99,14 +112,21 @@ class Loop:
     """The state of a training between two updates; :func:`minimise` drives it."""
 
     def __init__(
-        self, objective: Objective, method: NetworkMethod, table: Table, judge: Batch, generator: torch.Generator
+        self,
+        objective: Objective,
+        method: NetworkMethod,
+        table: Table,
+        judge: Batch,
+        generator: torch.Generator,
+        share: np.ndarray | None = None,
     ) -> None:
         self.objective, self.method, self.table, self.judge = objective, method, table, judge
-        self.batches = _Batches(objective.rows or len(table[1]), method.batch, generator)
+        _require_positive(table[2], judge[2])
+        self.batches = _Batches(objective.rows or len(table[1]), method.batch, generator, share)
         self.generator = generator
         self.optimiser = _Adam([p for p in objective.module.parameters() if p.requires_grad])
         self.best_state = {name: value.clone() for name, value in objective.module.state_dict().items()}
-        self.best = torch.full((objective.members,), math.inf, dtype=torch.float64)
+        self.best = torch.full((objective.members,), math.inf, dtype=torch.float64, device="cpu")
         self.check_every = max(1, method.patience // CHECKS_PER_PATIENCE)
         self.fit = Fit()
         self.update, self.since, self.plateaus, self.drops = 0, 0, 0, 0
@@ -134,7 +154,7 @@ class Loop:
     def look(self) -> str:
         """Judge the present state; returns a line for the progress bar."""
         losses = self.objective.held_out_loss(*self.judge).cpu()
-        if not torch.isfinite(losses).all():
+        if not (torch.isfinite(losses) & (losses > LEAST_LOSS)).all():
             raise TrainingError(
                 f"the held-out loss became {losses.tolist()} after {self.update} updates: "
                 f"lower the learning rate (now {self.method.learning_rate:g}) or look for absurd targets"
@@ -199,17 +219,35 @@ class Loop:
             group, _, rest = name.partition(".")
             if group in parts and rest:
                 parts[group][rest] = value
+        # Twice: the best state has to fit as well.
+        self.objective.module.load_state_dict(parts["best"])
         self.objective.module.load_state_dict(parts["module"])
         device = self.table[1].device
         self.best_state = {name: value.to(device) for name, value in parts["best"].items()}
         for name, value in self.optimiser.state().items():
             value.copy_(parts["adam"][name])
         self.generator.set_state(tensors["generator"])
-        self.batches.order, self.batches.position = tensors["order"], numbers["position"]
-        self.best = tensors["best_losses"]
+        self.batches.restore(tensors["order"], index(numbers["position"]))
+        if tensors["best_losses"].shape != self.best.shape:
+            raise ValueError(f"it holds best losses of shape {tuple(tensors['best_losses'].shape)}")
+        self.best = tensors["best_losses"].double()
         for name in ("update", "since", "plateaus", "drops"):
-            setattr(self, name, numbers[name])
+            setattr(self, name, index(numbers[name]))
         self.fit.history = [(int(update), float(loss)) for update, loss in numbers["history"]]
+
+
+def _require_positive(*weights: torch.Tensor) -> None:
+    """Refuse negative weights, with which a loss has no lower bound: who trains makes them positive before.
+
+    Raises:
+        TrainingError: There are some.
+    """
+    for w in weights:
+        if bool((w < 0).any()):
+            raise TrainingError(
+                f"{int((w < 0).sum())} of {w.numel()} weights are negative, with which the loss has no lower bound: "
+                "train on positive weights of the same expectation (hepcal.train makes them)"
+            )
 
 
 class _Adam:
@@ -222,7 +260,7 @@ class _Adam:
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         self.parameters: list[torch.Tensor] = list(parameters)
         self.mean, self.square = ([torch.zeros_like(p, requires_grad=False) for p in parameters] for _ in range(2))
-        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+        self.steps = [torch.zeros((), device=p.device, dtype=torch.float32) for p in parameters]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -240,16 +278,57 @@ class _Adam:
 
 
 class _Batches:
-    """Endless batches without replacement, reshuffled each time the table is through; the short rest is left out."""
+    """Endless batches without replacement, reshuffled each time the table is through; the short rest is left out.
 
-    def __init__(self, rows: int, batch: int, generator: torch.Generator) -> None:
+    With shares, the table is laid out on a line, every row as long as its share. A pass goes over evenly spaced points
+    of the line, one of every part of it in each batch: rows come as often as their share says, up to one time in a
+    pass, and every batch is spread over the whole table.
+    """
+
+    def __init__(self, rows: int, batch: int, generator: torch.Generator, share: np.ndarray | None = None) -> None:
         self.rows, self.size, self.generator = rows, min(batch, rows), generator
-        self.order, self.position = torch.empty(0, dtype=torch.int64), 0
+        self.order, self.position = torch.empty(0, dtype=torch.int64, device="cpu"), 0
+        self._ends = None if share is None else torch.from_numpy(np.cumsum(share) / np.sum(share))
 
     def next(self) -> torch.Tensor:
         """Rows of the next batch, int64 of shape (size,)."""
         if self.position + self.size > len(self.order):
-            self.order, self.position = torch.randperm(self.rows, generator=self.generator), 0
+            self.order, self.position = self._pass(), 0
         rows = self.order[self.position : self.position + self.size]
         self.position += self.size
         return rows
+
+    def restore(self, order: torch.Tensor, position: int) -> None:
+        """Go on in the middle of an order of the rows.
+
+        Raises:
+            ValueError: They are not rows of this table, or not those of one pass.
+        """
+        good = order.dtype == torch.int64 and order.ndim == 1 and position >= 0
+        if not good or len(order) not in (0, self._pass_length):
+            raise ValueError("its order of rows is not that of the table")
+        rows = order.sort().values
+        if self._ends is None:
+            good = torch.equal(rows, torch.arange(len(order), dtype=torch.int64, device="cpu"))
+        elif len(order):
+            good = int(rows[0]) >= 0 and int(rows[-1]) < self.rows
+        if not good:
+            raise ValueError("its order of rows is not that of the table")
+        self.order, self.position = order, position
+
+    @property
+    def _pass_length(self) -> int:
+        """Rows of one pass."""
+        return self.rows if self._ends is None else self.rows // self.size * self.size
+
+    def _pass(self) -> torch.Tensor:
+        """Rows of the batches of one pass, one after the other."""
+        if self._ends is None:
+            return torch.randperm(self.rows, generator=self.generator, device="cpu")
+        batches = self.rows // self.size
+        shape = (batches, self.size)
+        shuffled = torch.rand(shape, generator=self.generator, dtype=torch.float32, device="cpu").argsort(0)
+        number = shuffled + batches * torch.arange(self.size, dtype=torch.int64, device="cpu")
+        start = torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu")
+        found = torch.searchsorted(self._ends, (number.flatten() + start) / number.numel(), right=True)
+        return found.clamp_max(self.rows - 1)

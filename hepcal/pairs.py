@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hepcal.arrays import numbers, unmasked
 from hepcal.constituents import Constituents
 from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.features import Feature, Features
 from hepcal.filesets import Fileset, load_fileset
 from hepcal.pairing import COLUMNS, PairsProcessor, Selection, columns_of, inputs_of, source_of, weight_factors
 from hepcal.reweighting import n_eff
-from hepcal.rows import check_rows, chunks, open_column, selected, taken
+from hepcal.rows import check_rows, chunks, selected, taken
 from hepcal.schemas import PtKind
-from hepcal.tables import CARD, writing
+from hepcal.tables import CARD, open_columns, read_card, source_in, writing
+from hepcal.threshold import known_cut
 
 if TYPE_CHECKING:
     from hepcal.executors import ExecutorFactory
@@ -47,8 +49,8 @@ class JetPairs:
         event: Id of the event, int64 of shape (n,); jets of one event share it.
         spec: Names, transforms and p_T convention of the features.
         source: Where the rows come from: schema, collections, ids of the files, counts of unmatched jets and of jets
-            that lost constituents (``truncated_jets``), and the smallest detector-level p_T of the jets in the
-            files, ``reco_threshold`` [GeV].
+            that lost constituents (``truncated_jets``), of prompt ``leptons`` that were left out, and what the
+            threshold of the files does (:mod:`hepcal.threshold`): ``reco_threshold`` and ``truncated_below`` [GeV].
         truth_error: Error of each truth as a reference value [GeV], float32 of shape (n,), or None: for calibration
             samples (:mod:`hepcal.augment.labels`).
     """
@@ -103,6 +105,7 @@ class JetPairs:
         pt: PtKind = "pt",
         constituents: Constituents | None = None,
         truth_error: np.ndarray | None = None,
+        threshold: float | None = None,
     ) -> JetPairs:
         """A table from arrays of your own.
 
@@ -119,26 +122,32 @@ class JetPairs:
                 ``pt (1 - rawFactor)`` of NanoAOD.
             constituents: What the columns behind the d inputs are, if the table has constituents.
             truth_error: Error of each truth as a reference value [GeV], shape (n,), not negative.
+            threshold: The cut on ``reco`` [GeV] that selected the jets, near which they are out of range
+                (:mod:`hepcal.threshold`); default: there was none.
 
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
         """
-        reco = np.ascontiguousarray(reco, dtype=np.float32)
-        n = len(reco)
-        if event is not None and not np.issubdtype(np.asarray(event).dtype, np.integer):
-            raise PairsError(
-                f"event ids must be integers, found {np.asarray(event).dtype}: rounding would merge events"
-            )
+        n = len(reco := unmasked("reco", reco))
+        if event is not None and (event := unmasked("event", event)).dtype.kind not in "iu":
+            raise PairsError(f"event ids must be integers, found {event.dtype}: rounding would merge events")
+
+        def column(name: str, values: Any, dtype: Any = np.float32) -> np.ndarray:
+            return np.ascontiguousarray(numbers(name, values, dtype))
+
         table = cls(
-            features=np.ascontiguousarray(features, dtype=np.float32),
-            reco=reco,
-            truth=np.ascontiguousarray(truth, dtype=np.float32),
-            weight=np.ones(n) if weight is None else np.ascontiguousarray(weight, dtype=np.float64),
-            event=np.arange(n, dtype=np.int64) if event is None else np.ascontiguousarray(event, dtype=np.int64),
+            features=column("features", features),
+            reco=column("reco", reco),
+            truth=column("truth", truth),
+            weight=np.ones(n) if weight is None else column("weight", weight, np.float64),
+            event=np.arange(n, dtype=np.int64) if event is None else column("event", event, np.int64),
             spec=Features.model_validate({"inputs": tuple(names), "constituents": constituents, "pt": pt}),
             source={"schema": "arrays"},
-            truth_error=None if truth_error is None else np.ascontiguousarray(truth_error, dtype=np.float32),
+            truth_error=None if truth_error is None else column("truth_error", truth_error),
         )
+        if threshold is not None:
+            known = known_cut(threshold, table.reco, table.truth)
+            table = replace(table, source={**table.source, **known.source})
         table.check()
         return table
 
@@ -151,6 +160,7 @@ class JetPairs:
         jets: str = "Jet",
         truth: str = "GenJet",
         max_dr: float | None = None,
+        keep_leptons: bool = False,
         executor: ExecutorFactory | None = None,
         chunksize: int = 100_000,
         allow_skipped: bool = False,
@@ -169,6 +179,7 @@ class JetPairs:
                 the nearest jet.
             max_dr: Largest distance sqrt(deta² + dphi²) of a jet and its truth; default 0.2, 0.4 for ``FatJet``, and
                 1.2 where the truth is a particle.
+            keep_leptons: Take particle-level jets that are prompt leptons, too (:mod:`hepcal.leptons`).
             executor: From :func:`hepcal.executors.open_executor`; default: this process.
             chunksize: Events per chunk.
             allow_skipped: Leave out files that cannot be read (they are listed in ``source``).
@@ -177,20 +188,24 @@ class JetPairs:
         Raises:
             PairsError: The files have different schemas, or hold no matched jet, or the truth is not as above.
             ReadError: Files cannot be read, or have no particle-level jets (collision data).
+            FilesetError: Weights of several data sets cannot be compared, see
+                :func:`hepcal.normalisation.require_comparable`.
             MissingFieldError: A file lacks a branch that the features need.
         """
         from hepcal.executors import open_executor
+        from hepcal.normalisation import require_comparable, say_normalisation
         from hepcal.running import inspect, run
 
-        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr)
+        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr, keep_leptons=keep_leptons)
         if executor is None:
             more: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
-            more |= {"jets": jets, "truth": truth, "max_dr": max_dr}
+            more |= {"jets": jets, "truth": truth, "max_dr": max_dr, "keep_leptons": keep_leptons}
             with open_executor("iterative") as executor:
                 return cls.from_fileset(checked, features, executor=executor, **more)
         needed = {chosen.collection: ("pt", "eta", "phi")}
         inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
-        schema, spec = inputs_of(inspected[0], features or Features(), jets)
+        schema, spec, inspected = inputs_of(inspected, features or Features(), jets, allow_skipped=allow_skipped)
+        require_comparable(inspected[0], checked)
         order = {path: position for position, path in enumerate(checked.paths)}
         done = run(
             checked,
@@ -202,8 +217,9 @@ class JetPairs:
             show=show,
             inspected=inspected,
         )
-        factors = weight_factors(done.output["sum_of_weights"], checked)
-        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen))
+        factors = weight_factors(done.output["sum_of_weights"], done.files, checked)
+        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen, factors))
+        say_normalisation(factors if show else {})
         table.check()
         return table
 
@@ -214,6 +230,10 @@ class JetPairs:
             PairsError: It is empty, shapes disagree, or a value is not finite or not positive; says where.
         """
         n = len(self.reco)
+        for name in self.columns:
+            if isinstance(getattr(self, name), np.ma.MaskedArray):
+                unmasked(name, getattr(self, name))
+                raise PairsError(f"{name} is a masked array: make the table with JetPairs.from_arrays")
         if n == 0:
             raise PairsError(f"no matched jets: nothing to train on (source: {dict(self.source)})")
         if self.features.shape != (n, self.spec.width):
@@ -226,14 +246,13 @@ class JetPairs:
                 raise PairsError(f"{name} has the shape {getattr(self, name).shape}; expected ({n},)")
         error = np.zeros(1) if self.truth_error is None else self.truth_error
         for name, limit, good in (
-            ("truth", "not positive", np.isfinite(self.truth) & (self.truth > 0)),
-            ("weight", "not positive", np.isfinite(self.weight)),
-            ("truth_error", "negative", np.isfinite(error) & (error >= 0)),
+            ("truth", "NaN, infinite or not positive", np.isfinite(self.truth) & (self.truth > 0)),
+            ("weight", "NaN or infinite", np.isfinite(self.weight)),
+            ("truth_error", "NaN, infinite or negative", np.isfinite(error) & (error >= 0)),
         ):
             if not good.all():
                 raise PairsError(
-                    f"{name!r} is NaN, infinite or {limit} in {np.sum(~good)} of {n} rows, "
-                    f"first in row {int(np.argmin(good))}"
+                    f"{name!r} is {limit} in {np.sum(~good)} of {n} rows, first in row {int(np.argmin(good))}"
                 )
         try:
             check_rows(self.spec.check, self.features, self.reco)
@@ -294,6 +313,7 @@ class JetPairs:
         jets: str = "Jet",
         truth: str = "GenJet",
         max_dr: float | None = None,
+        keep_leptons: bool = False,
         executor: ExecutorFactory | None = None,
         chunksize: int = 100_000,
         allow_skipped: bool = False,
@@ -310,7 +330,7 @@ class JetPairs:
         from hepcal.executors import open_executor
         from hepcal.writing import Reading, write_rows
 
-        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr)
+        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr, keep_leptons=keep_leptons)
         with open_executor("iterative") as here, writing(directory) as writer:
             reading = Reading(checked, features or Features(), chosen, executor or here, chunksize, allow_skipped, show)
             spec, source = write_rows(reading, writer)
@@ -331,14 +351,12 @@ class JetPairs:
         """
         path = Path(directory)
         try:
-            card = json.loads((path / CARD).read_text())
+            card = read_card(path)
+            if card.get("version") != TABLE_VERSION:
+                raise ValueError(f"{CARD} has the version {card.get('version')!r}; this hepcal reads {TABLE_VERSION}")
+            spec, source = Features.model_validate(card.get("spec")), source_in(card)
             names = (*COLUMNS, *(name for name in OPTIONAL if name in card.get("columns", ())))
-            columns = {name: open_column(path / f"{name}.npy") for name in names}
-        except (OSError, ValueError) as error:
+            columns = open_columns(path, card, names, spec.width)
+        except (OSError, ValueError, TypeError) as error:
             raise PairsError(f"{path} is not a training table written by 'hepcal pairs': {error}") from error
-        if card.get("version") != TABLE_VERSION or any(len(c) != card["rows"] for c in columns.values()):
-            raise PairsError(
-                f"{path}: table.json (version {card.get('version')}, {card.get('rows')} rows) "
-                f"does not fit the columns ({[len(c) for c in columns.values()]} rows, version {TABLE_VERSION})"
-            )
-        return cls(**columns, spec=Features.model_validate(card["spec"]), source=card["source"])
+        return cls(**columns, spec=spec, source=source)

@@ -6,13 +6,17 @@ Everything is combined here and only here: variances add, standard deviations do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import awkward as ak
 import numpy as np
 
-from hepcal.distributions import Distribution
+from hepcal.arrays import numbers
+from hepcal.chosen import Chosen, ChosenBelt
+from hepcal.distributions import Distribution, Jets
 from hepcal.errors import HepcalError
+from hepcal.identity import RandomByJet, identity_of_rows
 from hepcal.intervals import highest_density, modes, quantiles
 
 __all__ = ["NoDensityError", "Prediction", "combine_draws", "in_quadrature", "signed_root"]
@@ -24,9 +28,12 @@ class NoDensityError(HepcalError, TypeError):
     """A method that predicts a number only was asked for a distribution."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Prediction:
     """Calibrated p_T of n jets with uncertainties, all in GeV, float32 of shape (n,).
+
+    ``prediction[10:20]``, or with a mask or indices, is that of some of the jets. It can be pickled where its
+    functions can, as those of a calibrator.
 
     Attributes:
         mean: The value attached as ``pt_calib``, whatever the method declares (for a Bayesian network the posterior
@@ -48,6 +55,8 @@ class Prediction:
             (each its own bootstrap sample) hold the statistical error of labels and jets, those of a posterior what
             its weights allow. It is not the scatter of the labels in a slice, and jets have it in common.
         baseline: The prediction of the training without noise, ``sigma_stoch`` is its; None if there is none.
+        identity: What tells each jet from all others, for random numbers: uint64 of shape (n,), or what computes it;
+            None: the predicted numbers do.
 
     With a baseline, mean, ``sigma_pred``, density, mode and intervals are those of the training on noisy labels: the
     density is that of a label, wider than that of the truth by the noise.
@@ -59,15 +68,46 @@ class Prediction:
     sigma_stoch: np.ndarray | None
     sigma_pred: np.ndarray | None
     in_range: np.ndarray
-    components: Callable[[slice], Distribution] | None = None
+    components: Callable[[Jets], Distribution] | None = None
     belt: Callable[[float], tuple[np.ndarray, np.ndarray]] | None = None
-    by_network: Callable[[slice], np.ndarray] | None = None
+    by_network: Callable[[Jets], np.ndarray] | None = None
     sigma_cal_squared: np.ndarray | None = None
     sigma_cal_squared_error: np.ndarray | None = None
     baseline: Prediction | None = None
+    identity: np.ndarray | Callable[[], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "<Prediction: 0 jets>"
+        sigmas = {kind: getattr(self, f"sigma_{kind}") for kind in ("stoch", "pred", "cal", "tot")}
+        medians = [f"sigma_{kind} {np.median(sigma):.3g}" for kind, sigma in sigmas.items() if sigma is not None]
+        has = "densities" if self.components is not None else "intervals" if self.belt is not None else "numbers only"
+        return (
+            f"<Prediction: {len(self)} jets of {self.mean.min():.4g} to {self.mean.max():.4g} GeV, "
+            f"{100 * np.mean(self.in_range):.4g} % in range, {has}; medians [GeV]: {', '.join(medians) or 'no sigmas'}>"
+        )
+
+    def __getitem__(self, key: slice | np.ndarray | list[int] | list[bool]) -> Prediction:
+        """The prediction of some of the jets, by a slice, indices or a mask; ``[3:4]`` is one jet, ``[3]`` none.
+
+        Raises:
+            TypeError: The key is a single number.
+            IndexError: A mask of another length, or an index that is not there.
+        """
+        if np.ndim(key) != 1 and not isinstance(key, slice):  # type: ignore[arg-type]
+            raise TypeError(f"a prediction is cut by a slice, indices or a mask, found {key!r}; [3:4] is one jet")
+        rows = np.arange(len(self))[key]
+        parts = {field.name: getattr(self, field.name) for field in fields(self)} | {"identity": self._identities()}
+
+        def chosen(name: str, part: Any) -> Any:
+            if part is None or isinstance(part, np.ndarray | Prediction):
+                return part if part is None else part[rows]
+            return ChosenBelt(part, rows) if name == "belt" else Chosen(part, rows)
+
+        return Prediction(**{name: chosen(name, part) for name, part in parts.items()})
 
     @property
     def sigma_cal(self) -> np.ndarray | None:
@@ -132,8 +172,7 @@ class Prediction:
         Raises:
             ValueError: There is not one truth per jet.
         """
-        truth = np.asarray(truth)
-        if truth.shape != (len(self),):
+        if (truth := numbers("truth", truth)).shape != (len(self),):
             raise ValueError(f"expected one true p_T per jet, shape ({len(self)},), found {truth.shape}")
         return self.cdf(truth[:, None])[:, 0]
 
@@ -149,7 +188,7 @@ class Prediction:
         Raises:
             ValueError: A probability is not between 0 and 1.
         """
-        wanted = np.atleast_1d(np.asarray(probabilities, dtype=np.float64))
+        wanted = np.atleast_1d(numbers("probabilities", probabilities))
         if wanted.ndim != 1:
             raise ValueError(f"quantiles take a list of probabilities, found shape {wanted.shape}")
         for probability in wanted:
@@ -212,23 +251,41 @@ class Prediction:
             high[jets] = np.take_along_axis(highs, there.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
         return low, high
 
-    def sample(self, size: int, seed: int) -> np.ndarray:
+    def sample(self, size: int, seed: int | None = None, *, rng: np.random.Generator | None = None) -> np.ndarray:
         """Random true p_T from the predictive distributions [GeV].
 
         A row uses one weight draw for all jets, so that event observables computed per row carry the correlation
-        between jets; the stochastic noise of every jet is its own. Draws take turns, in an order shuffled by the seed.
+        between jets; the stochastic noise of every jet is its own. Draws take turns, in a shuffled order.
 
         Args:
             size: Number of rows.
-            seed: Of the random numbers.
+            seed: Of random numbers that belong to the jets: the same jet gets the same ones in any part, order or
+                chunk, and another jet others. Jets are told apart by event and detector-level p_T where they come
+                from a table or with ``predict(..., event=event)``, otherwise by all that is known of them.
+            rng: Instead, a generator, to be passed on from part to part: every call draws new numbers.
 
         Returns:
             float64 of shape (size, n).
+
+        Raises:
+            ValueError: Not one of seed and generator is given.
         """
-        rng = np.random.default_rng(seed)
-        order = rng.permutation(self._distribution(slice(0, 0)).draws)
+        if (seed is None) == (rng is None):
+            raise ValueError("random numbers come from a seed or a generator: sample(size, seed=1) or (size, rng=rng)")
+        order = (rng or np.random.default_rng(seed)).permutation(self._distribution(slice(0, 0)).draws)
         draw = order[np.arange(size) % len(order)]
-        return np.concatenate([part.sample(draw, rng) for _, part in self._parts()], axis=1)
+        if rng is not None:
+            return np.concatenate([part.sample(draw, rng) for _, part in self._parts()], axis=1)
+        identity, seed = self._identities(), int(seed or 0)
+        parts = [part.sample(draw, RandomByJet(seed, identity[jets])) for jets, part in self._parts()]
+        return np.concatenate(parts, axis=1)
+
+    def _identities(self) -> np.ndarray:
+        """What tells the jets apart, uint64 of shape (n,)."""
+        if self.identity is None:
+            sigmas = (self.sigma_stoch, self.sigma_pred)
+            return identity_of_rows(self.mean, *(sigma for sigma in sigmas if sigma is not None))
+        return self.identity() if callable(self.identity) else self.identity
 
     def _distribution(self, jets: slice) -> Distribution:
         if self.components is None:
@@ -242,7 +299,7 @@ class Prediction:
             yield jets, self._distribution(jets)
 
     def _points(self, pt: np.ndarray) -> np.ndarray:
-        pt = np.atleast_1d(np.asarray(pt, dtype=np.float64))
+        pt = np.atleast_1d(numbers("pt", pt))
         return np.broadcast_to(pt, (len(self), pt.shape[-1]))
 
 

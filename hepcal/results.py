@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +11,15 @@ import hist
 import numpy as np
 
 import hepcal
-from hepcal import metrics
+from hepcal import input_histograms, metrics
 from hepcal.closure_tables import closure_tables, notes
-from hepcal.errors import HepcalError
+from hepcal.result_files import ResultError, load_hists, load_summary, whole, write_files
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "ResultError",
     "closure_tables",
     "derived",
     "load_hists",
@@ -28,14 +27,9 @@ __all__ = [
     "notes",
     "scores_table",
     "summarise",
+    "whole",
     "write",
 ]
-
-HISTS, HISTS_JSON, SUMMARY = "hists.coffea", "hists.json", "summary.json"
-
-
-class ResultError(HepcalError, ValueError):
-    """A directory is not the result of a run."""
 
 
 def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
@@ -97,93 +91,17 @@ def summarise(
 def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
     """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all.
 
+    The summary holds hashes of the histograms and of itself, which :func:`load_hists` and :func:`load_summary` check.
     Plots of an earlier run in the same directory are removed: they show other histograms.
 
     Raises:
+        OutputError: A file cannot be written.
         ResultError: A histogram or the summary holds a number that is not finite, for which JSON has no word; nothing
             is written.
     """
-    import uhi.io.json
-    from coffea.util import save
-
-    directory.mkdir(parents=True, exist_ok=True)
-    everything = {**hists, **derived(hists)}
-    _require_finite(everything, summary)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
-        part = Path(scratch)
-        save(everything, part / HISTS)
-        (part / HISTS_JSON).write_text(json.dumps(everything, default=uhi.io.json.default, allow_nan=False))
-        (part / SUMMARY).write_text(json.dumps(summary, indent=1, allow_nan=False))
-        for name in (HISTS, HISTS_JSON, SUMMARY):
-            (part / name).replace(directory / name)
+    write_files(directory, {**hists, **derived(hists)}, summary)
     for stale in (*directory.glob("plots/*.png"), *directory.glob("plots/*.pdf")):
         stale.unlink()
-
-
-def _require_finite(hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
-    """Refuse what would not be JSON, with the place."""
-    for name, filled in hists.items():
-        for part in (filled.values(flow=True), filled.variances(flow=True)):
-            if part is not None and not np.isfinite(part).all():
-                first = [int(i) for i in np.argwhere(~np.isfinite(part))[0]]
-                raise ResultError(
-                    f"histogram {name!r} holds {(~np.isfinite(part)).sum()} numbers that are not finite (the first at "
-                    f"{dict(zip(filled.axes.name, first, strict=True))}, positions with flow): a momentum or a weight "
-                    "of the files is NaN or infinite, or weights overflow. Nothing was written"
-                )
-    if bad := list(_not_finite(summary)):
-        raise ResultError(f"the summary holds numbers that are not finite: {', '.join(bad[:5])}. Nothing was written")
-
-
-def _not_finite(content: Any, where: str = "") -> Iterator[str]:
-    """Places of NaN and infinite numbers."""
-    if isinstance(content, float) and not np.isfinite(content):
-        yield where
-    named = content.items() if isinstance(content, Mapping) else ()
-    listed = enumerate(content) if isinstance(content, list | tuple) else ()
-    for key, value in (*named, *listed):
-        yield from _not_finite(value, f"{where}.{key}".lstrip("."))
-
-
-def load_hists(directory: Path) -> dict[str, hist.Hist]:
-    """Histograms of a run, from ``hists.json`` (data only).
-
-    Raises:
-        ResultError: The directory is not the result of a run.
-    """
-    import uhi.io.json
-
-    content = _read(directory / HISTS_JSON, uhi.io.json.object_hook)
-    return {name: hist.Hist(value) for name, value in content.items()}
-
-
-def load_summary(directory: Path) -> dict[str, Any]:
-    """The summary of a run; in one of schema version 1 the share within sigma_tot gets its name of today.
-
-    Raises:
-        ResultError: The directory is not the result of a run.
-    """
-    summary = _read(directory / SUMMARY)
-    return _renamed(summary) if summary.get("schema_version") == 1 else summary
-
-
-def _renamed(content: Any) -> Any:
-    """``coverage_68`` was what lies within sigma_tot before there was a coverage of intervals."""
-    if not isinstance(content, dict):
-        return content
-    return {"within_sigma_tot" if name == "coverage_68" else name: _renamed(each) for name, each in content.items()}
-
-
-def _read(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(), object_hook=hook)
-    except (OSError, ValueError) as error:  # ValueError: not JSON, not text
-        raise ResultError(
-            f"{path.parent} is not the result of 'hepcal run': cannot read {path.name} ({error})"
-        ) from error
-    if not isinstance(content, dict):
-        raise ResultError(f"{path.parent} is not the result of 'hepcal run': {path.name} holds no JSON object")
-    return content
 
 
 def describe_card(calibrator: Any) -> list[tuple[str, str]]:
@@ -191,7 +109,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
     card = calibrator.card
     inputs = [
         "ln(pt)",
-        *(f"{f.transform}({f.name})" if f.transform != "identity" else f.name for f in card.features.inputs),
+        *(f"{f.transform}({f.label})" if f.transform != "identity" else f.label for f in card.features.inputs),
         *(() if card.features.constituents is None else (str(card.features.constituents),)),
     ]
     return [
@@ -204,6 +122,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
         *([("jets, truth", f"{card.source.collection}, {card.source.truth}")] if card.source.truth else []),
         ("held out", f"{card.source.validation_jets} jets"),
+        ("inputs kept", input_histograms.described(calibrator.input_histograms)),
         ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
         ("seed", str(card.source.seed)),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in card.figures.items()),
@@ -254,6 +173,8 @@ def _score_cells(scores: Any) -> list[str]:
 
 def describe_pairs(table: Any) -> list[tuple[str, str]]:
     """A training table as rows of a table."""
+    from hepcal.pairing import selection_rows
+
     source = table.source
     rows = [
         ("jets", str(len(table))),
@@ -270,6 +191,7 @@ def describe_pairs(table: Any) -> list[tuple[str, str]]:
         unmatched = source["unmatched"]
         what = "truth particles" if "[" in source.get("truth", "") else "leading truth jets"
         rows.append(("unmatched", f"{unmatched} of {truth_jets} {what} ({100 * unmatched / truth_jets:.2f} %)"))
+    rows += selection_rows(source)
     if truncated := source.get("truncated_jets"):
         rows.append(("truncated", f"{truncated} jets, to their {table.spec.constituents}"))
     return rows

@@ -9,7 +9,7 @@ dropped. The first keeps the mixture of slices at each z, the second has the lar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.ndimage import gaussian_filter1d
 
-from hepcal.errors import FilesetError
+from hepcal.arrays import numbers
+from hepcal.errors import PairsError
 
 __all__ = [
     "Convention",
@@ -26,7 +27,6 @@ __all__ = [
     "Resonance",
     "Reweighted",
     "TruthDensity",
-    "dataset_factors",
     "flattening_weights",
     "longest_run",
     "n_eff",
@@ -102,8 +102,8 @@ class MassDensity(BaseModel):
     def __call__(self, mass: np.ndarray) -> np.ndarray:
         """Density [1/GeV] at masses [GeV] of shape (n,); NaN outside the support."""
         centers = self.start + MASS_BIN * np.arange(len(self.density))
-        falling: np.ndarray = np.exp(np.interp(mass, centers, np.log(self.density), left=np.nan, right=np.nan))
-        return falling
+        falling = np.interp(numbers("mass", mass), centers, np.log(self.density), left=np.nan, right=np.nan)
+        return np.asarray(np.exp(falling))
 
 
 class Resonance(BaseModel):
@@ -130,7 +130,7 @@ class Resonance(BaseModel):
         Returns:
             The weights, zero outside the support of the density, and whether each event was inside; shape (n,).
         """
-        falling = density(mass)
+        falling, weight = density(mass), numbers("weight", weight)
         inside = np.isfinite(falling)
         peak = np.exp(-0.5 * ((mass - self.mass) / self.width) ** 2) / (np.sqrt(2 * np.pi) * self.width)
         return np.where(inside, weight * peak / np.where(inside, falling, 1), 0.0), inside
@@ -227,16 +227,18 @@ class TruthDensity(BaseModel):
             convention: ``unweighted`` drops the weights.
 
         Raises:
+            PairsError: A truth is NaN, infinite or not positive, or a weight NaN or infinite; says where.
             ValueError: The shapes differ, weights of either sign would be dropped, or fewer than two bins hold enough.
         """
         truth, weight = _sample(truth, weight, convention)
+        _require_positive(truth)
         if not len(truth):
             raise ValueError("there are no jets to take a density of")
         if edges is None:
             # A little beyond the largest value, which the last bin would leave out.
             low, high = truth.min(), truth.max() * (1 + 1e-9)
             edges = np.geomspace(low, high, max(2, round(np.log(high / low) / np.log(BIN_RATIO))) + 1)
-        edges = np.asarray(edges, dtype=np.float64)
+        edges = numbers("edges", edges)
         content, squares = (np.histogram(truth, edges, weights=weight**power)[0] for power in (1, 2))
         first, last = longest_run((content > 0) & (content**2 >= MIN_BIN_N_EFF * squares))
         if last - first < 2:
@@ -252,7 +254,7 @@ class TruthDensity(BaseModel):
 
     def __call__(self, truth: np.ndarray) -> np.ndarray:
         """Density [1/GeV] at truths [GeV] of shape (n,); NaN outside the support."""
-        truth, edges, height = np.asarray(truth, dtype=np.float64), np.log(self.edges), np.log(self.density)
+        truth, edges, height = numbers("truth", truth), np.log(self.edges), np.log(self.density)
         centres = (edges[1:] + edges[:-1]) / 2
         slopes = np.diff(height) / np.diff(centres)
         inside = (truth >= self.edges[0]) & (truth <= self.edges[-1])
@@ -283,22 +285,40 @@ def flattening_weights(
         convention: ``weighted`` keeps the weights and needs the weighted density, ``unweighted`` drops both.
 
     Raises:
-        ValueError: As in :meth:`TruthDensity.from_sample`; edges are given beside a density.
+        PairsError: As in :meth:`TruthDensity.from_sample`, or the density is no positive number at a truth.
+        ValueError: As there; edges are given beside a density.
     """
     truth, weight = _sample(truth, weight, convention)
     if density is not None and edges is not None:
         raise ValueError("edges are those of a density that is not given")
+    _require_positive(truth)
     found = (density or TruthDensity.from_sample(truth, weight, edges=edges))(truth)
-    inside = np.isfinite(found)
+    inside = ~np.isnan(found)
+    _require("density", found, ~inside | ((found > 0) & (found < np.inf)), "zero, negative or infinite at a truth")
     return Reweighted(np.where(inside, weight / np.where(inside, found, 1), 0.0), inside)
+
+
+def _require_positive(truth: np.ndarray) -> None:
+    _require("truth", truth, np.isfinite(truth) & (truth > 0), "NaN, infinite or not positive")
+
+
+def _require(name: str, values: np.ndarray, good: np.ndarray, bad: str) -> None:
+    """Refuse values that would make all weights NaN, or some of them zero without a word."""
+    if not good.all():
+        row = int(np.argmin(good))
+        raise PairsError(
+            f"{name!r} is {bad} in {np.sum(~good)} of {len(values)} rows, first in row {row} ({values[row]:g}): leave "
+            "these rows out"
+        )
 
 
 def _sample(values: np.ndarray, weight: np.ndarray | None, convention: Convention) -> tuple[np.ndarray, np.ndarray]:
     """Values and the weights that a convention uses, in float64."""
-    values = np.asarray(values, dtype=np.float64)
-    weight = np.ones(values.shape) if weight is None else np.asarray(weight, dtype=np.float64)
+    values = numbers("values", values)
+    weight = np.ones(values.shape) if weight is None else numbers("weight", weight)
     if values.ndim != 1 or weight.shape != values.shape:
         raise ValueError(f"values of shape {values.shape} cannot have weights of shape {weight.shape}")
+    _require("weight", weight, np.isfinite(weight), "NaN or infinite")
     if convention == "unweighted":
         if (weight < 0).any():
             raise ValueError(f"{(weight < 0).sum()} negative weights cannot be dropped: use the weighted convention")
@@ -307,36 +327,10 @@ def _sample(values: np.ndarray, weight: np.ndarray | None, convention: Conventio
     return values, weight
 
 
-def dataset_factors(sums: Mapping[str, float], cross_sections: Mapping[str, float | None]) -> dict[str, float]:
-    """Factors on the file weights of simulated data sets.
-
-    Args:
-        sums: Sum of the file weights of each data set.
-        cross_sections: Cross section [pb] of each data set, or None.
-
-    Returns:
-        Factors that make the weights of a data set sum to its cross section where all give one; where none does, all
-        weights together sum to one, so that data sets count by their weights.
-
-    Raises:
-        FilesetError: Only some data sets give a cross section, or weights do not sum to a positive number.
-    """
-    without = [name for name in sums if cross_sections.get(name) is None]
-    if without and len(without) < len(sums):
-        raise FilesetError(
-            f"data sets without a cross_section [pb] in their metadata: {', '.join(without)}; "
-            "give one to all simulated data sets, or to none"
-        )
-    if bad := [name for name, total in sums.items() if not total > 0]:
-        raise FilesetError(f"the weights of data set {', '.join(bad)} do not sum to a positive number")
-    pooled = sum(sums.values())
-    return {name: (cross_sections.get(name) or total / pooled) / total for name, total in sums.items()}
-
-
 def n_eff(weight: np.ndarray) -> float:
     """Effective number of entries, (sum w)² / sum w² in float64; zero for none."""
-    squares = float(np.sum(np.square(weight, dtype=np.float64)))
-    return float(np.sum(weight, dtype=np.float64)) ** 2 / squares if squares else 0.0
+    squares = float(np.sum(np.square(weight := numbers("weight", weight))))
+    return float(np.sum(weight)) ** 2 / squares if squares else 0.0
 
 
 def longest_run(flags: Sequence[bool] | np.ndarray) -> tuple[int, int]:

@@ -6,8 +6,11 @@ and one row may bring in megabytes around it. Reading at a place costs a microse
 
 from __future__ import annotations
 
+import hashlib
+import math
 import mmap
 import os
+import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ import numpy as np
 
 from hepcal.errors import NonFiniteFeatureError, PairsError
 
-__all__ = ["StoredRows", "check_rows", "chunks", "open_column", "rows_at_once", "selected", "stored", "taken"]
+__all__ = ["StoredRows", "check_rows", "chunks", "open_column", "rows_at_once", "selected", "stored", "taken", "verify"]
 
 # Parts of a column on disk are copied to memory up to this size, and read where they are used beyond it.
 LAZY_BYTES = 256 * 2**20
@@ -44,6 +47,14 @@ class _File:
 
 # Of the mappings that open_column made; a file is closed with its mapping.
 _FILES: weakref.WeakKeyDictionary[mmap.mmap, _File] = weakref.WeakKeyDictionary()
+# Columns whose content was not compared with its hash yet: their name for people, size in bytes, and the hash.
+_PROMISED: weakref.WeakKeyDictionary[mmap.mmap, tuple[Path, int, str]] = weakref.WeakKeyDictionary()
+
+# Headers as numpy writes them; nothing else is evaluated, and no type that is not a number has a way in.
+_HEADER = re.compile(
+    rb"\{'descr': '([<>=]?[fiu][248]|\|[iu]1)', 'fortran_order': False, 'shape': \((\d{1,18},(?: \d{1,18})?)\), \} *\n"
+)
+_MAGIC = b"\x93NUMPY\x01\x00"
 
 
 class StoredRows:
@@ -186,22 +197,77 @@ class StoredRows:
             done += got
 
 
-def open_column(path: Path) -> np.ndarray:
+def open_column(path: Path, sha256: str = "") -> np.ndarray:
     """A column of a saved table, memory-mapped; :func:`stored` reads its rows from the same file.
 
     Args:
-        path: A ``.npy`` file.
+        path: A ``.npy`` file of numbers, as :func:`numpy.save` writes columns of shape (n,) or (n, d), n > 0.
+        sha256: Hash of its content (without the header), if it is known: compared now, or for a large column of shape
+            (n, d) by :func:`verify`.
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It is not a ``.npy`` file.
+        ValueError: It is not such a file, has more or fewer bytes than its header promises, or another hash.
     """
-    column = cast("np.ndarray", np.load(path, mmap_mode="r", allow_pickle=False))
-    if isinstance(column, np.memmap) and isinstance(column.base, mmap.mmap) and hasattr(os, "preadv"):
+    dtype, shape, offset = _header(path)
+    column: np.ndarray = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    mapping = cast("mmap.mmap", column.base)
+    if hasattr(os, "preadv"):
         descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(column.base, os.close, descriptor)
-        _FILES[column.base] = _File(descriptor, column.ctypes.data, column.offset)
+        weakref.finalize(mapping, os.close, descriptor)
+        _FILES[mapping] = _File(descriptor, column.ctypes.data, offset)
+    if sha256:
+        _PROMISED[mapping] = path, column.nbytes, sha256
+        if column.ndim == 1 or column.nbytes <= LAZY_BYTES:
+            verify(column)
     return column
+
+
+def _header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Type and shape of a column, and where its content begins.
+
+    A damaged header can promise anything: types without size, which numpy divides by, and more than there is.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC) + 2)
+        length = int.from_bytes(start[len(_MAGIC) :], "little")
+        found = _HEADER.fullmatch(file.read(length)) if start.startswith(_MAGIC) else None
+        size = file.seek(0, os.SEEK_END)
+    if found is None:
+        raise ValueError(f"{path.name} is empty, damaged, or not a .npy file of numbers in rows")
+    dtype = np.dtype(found[1].decode())
+    shape = tuple(int(part) for part in found[2].split(b",") if part.strip())
+    offset = len(_MAGIC) + 2 + length
+    if size != offset + math.prod(shape) * dtype.itemsize or not shape[0]:
+        raise ValueError(f"{path.name} has {size} bytes: more or fewer than {dtype} of {shape} need, or no rows")
+    return dtype, shape, offset
+
+
+def verify(column: np.ndarray | StoredRows) -> None:
+    """Read a column of a saved table through, once, and compare it with its hash, where it has one.
+
+    Large ones are not read when a table is opened, but when rows of it are first taken, selected or gone through.
+
+    Raises:
+        PairsError: It was changed or damaged after it was written.
+    """
+    mapping = _mapping(column._source if isinstance(column, StoredRows) else column)
+    if mapping is None or mapping not in _PROMISED:
+        return
+    path, size, sha256 = _PROMISED[mapping]
+    digest, first = hashlib.sha256(), len(mapping) - size
+    file = _FILES.get(mapping)
+    for start in range(0, size, CHUNK_BYTES):
+        wanted = min(CHUNK_BYTES, size - start)
+        # Read, not mapped: pages that were touched count as memory of the process.
+        digest.update(
+            os.pread(file.descriptor, wanted, file.offset + start)
+            if file
+            else mapping[first + start : first + start + wanted]
+        )
+    if digest.hexdigest() != sha256:
+        raise PairsError(f"{path} does not match its hash (sha256): it was changed or damaged after it was written")
+    del _PROMISED[mapping]
 
 
 def stored(column: np.ndarray) -> np.ndarray:
@@ -217,12 +283,14 @@ def stored(column: np.ndarray) -> np.ndarray:
 
 def taken(column: np.ndarray, rows: Any) -> np.ndarray:
     """The given rows of a column: a copy, or :class:`StoredRows` where that would be a large part of a file."""
+    verify(column)
     found = cast("Any", stored(column))
     return _small(found.take(rows)) if isinstance(found, StoredRows) else column[rows]
 
 
 def selected(column: np.ndarray, columns: Any) -> np.ndarray:
     """The given columns of a column (n, d), as :func:`taken` gives rows."""
+    verify(column)
     found = cast("Any", stored(column))
     return _small(found.select(columns)) if isinstance(found, StoredRows) else column[:, columns]
 
@@ -238,6 +306,7 @@ def rows_at_once(row_bytes: int) -> int:
 
 def chunks(column: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """All rows of a column of any shape (n, ...) in order, some at a time; not a copy where it is in memory."""
+    verify(column)
     column = stored(column)
     step = rows_at_once(column.nbytes // max(1, len(column)))
     for start in range(0, len(column), step):
@@ -262,9 +331,15 @@ def check_rows(check: Callable[[np.ndarray, np.ndarray], None], features: np.nda
             raise
 
 
-def _file(column: np.ndarray) -> _File | None:
-    """The file that a contiguous array is a mapped part of; None if there is none, or not one of ours."""
+def _mapping(column: np.ndarray) -> mmap.mmap | None:
+    """The mapped file that an array is a part of, if it is of one."""
     base: Any = column
     while isinstance(base, np.ndarray):
         base = base.base
-    return _FILES.get(base) if isinstance(base, mmap.mmap) and column.flags.c_contiguous else None
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def _file(column: np.ndarray) -> _File | None:
+    """The file that a contiguous array is a mapped part of; None if there is none, or not one of ours."""
+    base = _mapping(column)
+    return None if base is None or not column.flags.c_contiguous else _FILES.get(base)

@@ -11,60 +11,20 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import uproot
 from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
-from hepcal import schemas
-from hepcal.errors import FilesetError, IncompleteRunError, MissingFieldError, ReadError, SchemaError
+from hepcal.errors import ExecutorError, IncompleteRunError, ReadError
 from hepcal.executors import ExecutorFactory
-from hepcal.filesets import Dataset, Fileset
+from hepcal.filesets import Fileset
+from hepcal.inspection import FileInfo, Inspection, Skipped, inspect
 from hepcal.progress import Progress, say
 
-__all__ = ["FileInfo", "NothingLeftError", "Run", "Skipped", "inspect", "run"]
+__all__ = ["FileInfo", "Inspection", "NothingLeftError", "Run", "Skipped", "inspect", "run"]
 
 DEFAULT_CHUNKSIZE = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """What inspection found in one file."""
-
-    path: str
-    dataset: str
-    tree: str
-    entries: int
-    uuid: str
-    schema: schemas.Schema
-    branches: frozenset[str]
-
-    @property
-    def simulation(self) -> bool:
-        """Whether the file has particle-level jets, as :func:`hepcal.schemas.is_simulation` says of events."""
-        return any(not self.schema.missing(self.branches, jets, ("pt",)) for jets in schemas.TRUTH_JETS)
-
-    def require(self, collection: str, fields: Sequence[str]) -> None:
-        """Refuse a file that lacks fields of a collection.
-
-        Raises:
-            MissingFieldError: Names the file and the branches.
-        """
-        if missing := self.schema.missing(self.branches, collection, fields):
-            raise MissingFieldError(
-                f"{self.path}: tree {self.tree!r} lacks the branches {', '.join(missing)} "
-                f"that the {collection} inputs need"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that was left out because the user allowed it."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,96 +42,6 @@ class Run:
     files: tuple[FileInfo, ...]
     events: int
     skipped: tuple[Skipped, ...]
-
-
-# Usable files in fileset order, and the ones left out.
-Inspection = tuple[tuple[FileInfo, ...], tuple[Skipped, ...]]
-
-
-def inspect(
-    fileset: Fileset,
-    fields: Mapping[str, Sequence[str]] | None = None,
-    *,
-    allow_skipped: bool = False,
-    show: bool = True,
-) -> Inspection:
-    """Open every file once: tree, number of events, schema, and whether the fields that will be read are there.
-
-    Args:
-        fileset: Checked fileset.
-        fields: Needed fields by collection, e.g. ``{"Jet": ("pt", "eta")}``.
-        allow_skipped: Leave out files that cannot be used instead of raising.
-        show: Report progress.
-
-    Returns:
-        Usable files in fileset order, and the ones left out.
-
-    Raises:
-        ReadError: Files cannot be read, or lack their tree, schema or a branch; all of them are named.
-        FilesetError: A data set mixes simulation and collision data.
-    """
-    good, bad = [], []
-    with Progress("Inspecting", len(fileset.paths), "files", show=show and len(fileset.paths) > 1) as bar:
-        for dataset in fileset.datasets:
-            for path in dataset.files:
-                try:
-                    good.append(_inspect_file(dataset, path, fields or {}))
-                except (ReadError, SchemaError, MissingFieldError) as error:
-                    bad.append(Skipped(path, str(error)))
-                bar.advance(1)
-    if bad and not (allow_skipped and good):
-        raise ReadError(
-            f"{len(bad)} of {len(fileset.paths)} files cannot be used:\n"
-            + "\n".join(f"  - {skipped.reason}" for skipped in bad)
-        )
-    for skipped in bad:
-        say(f"skipped: {skipped.reason}")
-    for dataset in fileset.datasets:
-        kinds = {info.simulation: info.path for info in good if info.dataset == dataset.name}
-        if len(kinds) > 1:
-            raise FilesetError(
-                f"data set {dataset.name!r} mixes simulation ({kinds[True]}) and collision data without GenJet "
-                f"({kinds[False]}): make them two data sets"
-            )
-    return tuple(good), tuple(bad)
-
-
-@lru_cache(maxsize=64)
-def _shared(branches: frozenset[str]) -> frozenset[str]:
-    """One object for equal sets: thousands of files of a data set have the same thousands of branches."""
-    return branches
-
-
-def _inspect_file(dataset: Dataset, path: str, fields: Mapping[str, Sequence[str]]) -> FileInfo:
-    wanted = dataset.files[path]
-    try:
-        with uproot.open({path: None}) as file:
-            keys = [key.split(";")[0] for key in file.keys(recursive=True)]
-            candidates = [wanted] if wanted else [schema.tree for schema in schemas.SCHEMAS.values()]
-            name = next((candidate for candidate in candidates if candidate in keys), None)
-            if name is None or not hasattr(file[name], "num_entries"):
-                raise ReadError(
-                    f"{path}: no tree {' or '.join(repr(c) for c in dict.fromkeys(candidates))} "
-                    f"(data set {dataset.name!r}); the file holds {', '.join(sorted(set(keys))[:8]) or 'nothing'}"
-                )
-            tree = file[name]
-            size, promised = file.file.source.num_bytes, file.file.fEND
-            if size is not None and size < promised:
-                raise ReadError(
-                    f"{path}: cannot be read as a ROOT file (truncated: {size} of {promised} bytes); copy it again"
-                )
-            branches, entries, uuid = tree.keys(), int(tree.num_entries), file.file.fUUID.hex()
-    except ReadError:
-        raise
-    except Exception as error:  # uproot raises many kinds for damaged files, none of them documented
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise ReadError(f"{path}: cannot be read as a ROOT file ({type(error).__name__}: {reason})") from error
-    declared = dataset.metadata.get("schema")
-    schema = schemas.SCHEMAS[declared] if declared else schemas.detect(path, name, branches)
-    info = FileInfo(path, dataset.name, name, entries, uuid, schema, _shared(frozenset(branches)))
-    for collection, names in fields.items():
-        info.require(collection, names)
-    return info
 
 
 def run(
@@ -260,6 +130,8 @@ def _run_once(
             plan = _plan(group, metadata, chunksize)
             try:
                 result = runner.run(plan, _Unfinished(processor))
+            except ExecutorError:  # of no file
+                raise
             except Exception as error:  # whatever a processor, a decompressor or a worker raises
                 path, reason = _culprit(error, group)
                 raise _ChunkError(path, reason) from error
@@ -279,9 +151,29 @@ class _Unfinished:
 
     def __call__(self, events: Any) -> Any:
         try:
+            _require_planned(events)
             return self.process(events)
         except Exception as error:
             raise _Reason(f"{type(error).__name__}: {error}") from error
+
+
+def _require_planned(events: Any) -> None:
+    """Refuse a file that is not the one that was inspected; coffea reads whatever has its name, as far as it goes.
+
+    Raises:
+        ReadError: UUID or number of entries of the tree that was opened differ.
+    """
+    # The file that columns come from: a second look at the path might find another one.
+    where, file = events.metadata, events.attrs["@events_factory"].file_handle
+    for what, planned, found in (
+        ("events", where["numentries"], int(file[where["treename"]].num_entries)),
+        ("UUID", where["fileuuid"], str(file.file.uuid)),
+    ):
+        if planned != found:
+            raise ReadError(
+                f"{where['filename']} was changed since it was inspected ({what}: {planned} then, {found} now): run "
+                "again once nothing writes to it"
+            )
 
 
 class _Reason(Exception):  # noqa: N818 - only ever seen as the tail of another message
@@ -295,7 +187,8 @@ def _plan(files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chu
     for info in files:
         chunks = max(1, -(-info.entries // chunksize))
         edges = [info.entries * i // chunks for i in range(chunks + 1)]
-        usermeta = {**metadata[info.dataset], "schema": info.schema.name}
+        # What coffea itself calls the number of entries, for the worker to compare with.
+        usermeta = {**metadata[info.dataset], "schema": info.schema.name, "numentries": info.entries}
         items += [
             WorkItem(info.dataset, info.path, info.tree, start, stop, bytes.fromhex(info.uuid), usermeta)
             for start, stop in itertools.pairwise(edges)

@@ -6,34 +6,39 @@ A *field* is what processors see (``jets.pt``), a *branch* is what the file hold
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import awkward as ak
-import numpy as np
 from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 
+from hepcal.entries import place
 from hepcal.errors import MissingFieldError, SchemaError
+from hepcal.event_level import event_field, event_weight
+from hepcal.originals import PtKind, detector_pt
 
 __all__ = [
+    "CANDIDATES",
+    "DELPHES_BRANCHES",
     "MOMENTUM",
+    "NO_CANDIDATES",
     "PFNANO_INDEX",
     "SCHEMAS",
+    "PtKind",
     "TRUTH_JETS",
     "FatJetDelphesSchema",
+    "Links",
     "Schema",
     "detect",
     "detector_pt",
     "event_field",
     "event_weight",
     "is_simulation",
-    "jet_constituents",
-    "require_constituents",
+    "links_among",
     "truth_jets",
 ]
 
-PtKind = Literal["raw", "pt"]
 MOMENTUM = ("pt", "eta", "phi", "mass")
 DELPHES_BRANCHES = {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}
 # Collections of particle-level jets: a file with one of them is simulation.
@@ -45,14 +50,17 @@ CANDIDATES, PFNANO_INDEX = "ParticleFlowCandidate", "pFCandsIdxG"
 class Quiet:
     """Mix-in: no warnings, once per chunk and worker, about what no jet calibration needs.
 
-    These are cross references that a skim lacks, and photon masses and charges that coffea replaces.
+    These are cross references and event ids (run, luminosity block, number) that a skim lacks, and photon masses and
+    charges that coffea replaces.
     """
 
     warn_missing_crossrefs = False
+    error_missing_event_ids = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Branch Photon_", RuntimeWarning)
+            warnings.filterwarnings("ignore", "Missing event_ids", RuntimeWarning)
             super().__init__(*args, **kwargs)
 
 
@@ -65,8 +73,13 @@ class QuietPFNanoAODSchema(Quiet, PFNanoAODSchema):  # type: ignore[misc]
 
 
 class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
-    """DelphesSchema in which constituents (``ParticleFlowCandidate``) and ``GenFatJet`` are four-vectors, too."""
+    """DelphesSchema in which constituents (``ParticleFlowCandidate``) and ``GenFatJet`` are four-vectors, too.
 
+    ``Rho`` is a list, of which a pile-up card writes several entries per event. What coffea takes for one entry per
+    event, and joins without looking, comes with the numbers of entries, ``Event.size``: see :mod:`hepcal.event_level`.
+    """
+
+    singletons: tuple[str, ...] = tuple(name for name in DelphesSchema.singletons if name != "Rho")
     four_vectors: Mapping[str, str] = {CANDIDATES: "Particle", "GenFatJet": "Jet"}
 
     def _build_collections(self, branch_forms: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +90,9 @@ class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
             if all(f"{name}/{name}.{branch}" in branch_forms for branch in DELPHES_BRANCHES.values())
         }
         self.mixins = {**DelphesSchema.mixins, **complete}
+        sizes = {name: branch_forms.get(f"{name}_size") for name in self.singletons}
         collections: dict[str, Any] = super()._build_collections(branch_forms)
+        collections |= {f"{name}.size": size for name, size in sizes.items() if size and name in collections}
         return collections
 
 
@@ -90,12 +105,14 @@ class Schema:
         tree: Name of the event tree.
         coffea: The coffea schema class.
         pt: Detector-level p_T by default: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field itself.
+        weight: The branch that :func:`event_weight` reads.
     """
 
     name: str
     tree: str
     coffea: type[Any]
     pt: PtKind
+    weight: str
 
     @property
     def family(self) -> str:
@@ -113,8 +130,12 @@ class Schema:
         present = {name.rsplit("/", 1)[-1] for name in branches}
         return [branch for field in dict.fromkeys(fields) if (branch := self.branch(collection, field)) not in present]
 
-    def constituents(self, jets: str) -> Mapping[str, tuple[str, ...]]:
+    def constituents(self, jets: str, branches: Iterable[str] = ()) -> Mapping[str, tuple[str, ...]]:
         """Fields that the constituents of a jet collection are read from, by collection.
+
+        Args:
+            jets: The jets.
+            branches: Those of the file, which say how it spells the links.
 
         Raises:
             MissingFieldError: The layout has none.
@@ -122,24 +143,58 @@ class Schema:
         if self.name == "delphes":
             return {CANDIDATES: MOMENTUM}
         if self.name == "pfnano":
+            present = set(branches)
+            links = links_among(jets, present)
+            if (links and f"{jets}_nConstituents" not in present) or (links and links.collection != f"{jets}PFCands"):
+                return {jets: ("eta", "phi"), links.collection: ("jetIdx", links.index), links.candidates: MOMENTUM}
             # coffea takes the constituents of a jet from these, one after the other.
             return {jets: ("nConstituents",), f"{jets}PFCands": ("pFCandsIdx",), "PFCands": MOMENTUM}
         raise MissingFieldError(NO_CANDIDATES)
 
 
 SCHEMAS = {
-    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw"),
-    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw"),
-    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt"),
+    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw", "genWeight"),
+    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw", "genWeight"),
+    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt", "Event.Weight"),
 }
+# Names of links to candidates and of the field with the position of the candidate: of PFNano, and of NanoAOD v15.
+SPELLINGS = [(many, index) for many in ("PFCands", "PFCand") for index in ("pFCandsIdx", "pfCandIdx")]
 # What tells PFNano from NanoAOD; a file that spells it otherwise, or has it for other jets only, is PFNano as well, and
 # hears which branches its jets lack.
-PFNANO_LINKS = [f"{jets}PFCands_{index}" for jets in ("Jet", "FatJet") for index in ("pFCandsIdx", "pfCandIdx")]
+PFNANO_LINKS = [f"{jets}{many}_{index}" for jets in ("Jet", "FatJet") for many, index in SPELLINGS]
 NO_CANDIDATES = (
     "constituents of jets need the particle-flow candidates of PFNano (branches JetPFCands_pFCandsIdx and PFCands_pt, "
-    f"_eta, _phi, _mass) or of Delphes ({CANDIDATES}); plain NanoAOD has none: use PFNano files, read with their "
+    "_eta, _phi, _mass), of NanoAOD v15 (FatJetPFCand_jetIdx, FatJetPFCand_pfCandIdx and PFCand_pt ...) or of Delphes "
+    f"({CANDIDATES}); plain NanoAOD has none: use PFNano files, read with their "
     "schema ('pfnano'), or leave out Features(constituents=...)"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Collections that say which candidates are the constituents of which jet.
+
+    Attributes:
+        jets: The jets.
+        collection: The links, with the field ``jetIdx``.
+        index: Field of the links with the position of the candidate.
+        candidates: The candidates.
+    """
+
+    jets: str
+    collection: str
+    index: str
+    candidates: str
+
+
+def links_among(jets: str, branches: Collection[str]) -> Links | None:
+    """The links of a jet collection that are whole among the given branches (``FatJetPFCand_jetIdx`` ...), if any."""
+    for many, index in SPELLINGS:
+        for candidates in ("PFCands", "PFCand"):
+            needed = [f"{jets}{many}_jetIdx", f"{jets}{many}_{index}", *(f"{candidates}_{name}" for name in MOMENTUM)]
+            if all(name in branches for name in needed):
+                return Links(jets, f"{jets}{many}", index, candidates)
+    return None
 
 
 def detect(path: str, tree: str, branches: Iterable[str]) -> Schema:
@@ -190,158 +245,3 @@ def truth_jets(events: ak.Array, collection: str = "GenJet") -> ak.Array:
             "Columns can be attached; closure and training need simulation."
         )
     return events[collection]
-
-
-def require_constituents(jets: ak.Array, events: ak.Array | None = None) -> None:
-    """Refuse jets whose constituents cannot be found; reads nothing.
-
-    Raises:
-        MissingFieldError: The file has none, the link to them was lost, or they belong to events that are not given.
-    """
-    if PFNANO_INDEX in jets.fields:
-        if not hasattr(type(jets), "constituents"):
-            raise MissingFieldError(
-                "these jets have lost the link to their constituents, as jets[[...]] or ak.zip do: pass jets of the "
-                "file, selected and ordered as you like"
-            )
-        links = f"{jets.layout.purelist_parameter('collection_name')}PFCands"
-        if events is not None and links in events.fields and PFNANO_INDEX not in events[links].fields:
-            raise MissingFieldError(_unlinked(jets, events))
-    elif events is not None and CANDIDATES in events.fields:
-        found = events[CANDIDATES].fields
-        if missing := [f"{CANDIDATES}.{b}" for f, b in DELPHES_BRANCHES.items() if f not in found and b not in found]:
-            raise MissingFieldError(f"{place(events)}: no branches {', '.join(missing)}, which constituents need")
-    elif "PT" not in jets.fields:
-        raise MissingFieldError(_unlinked(jets, events))
-    elif events is None:
-        raise MissingFieldError(
-            "this calibrator uses constituents, which Delphes keeps in the events: call calibrator(jets, event=events)"
-        )
-    else:
-        raise MissingFieldError(f"{place(events)}: no collection {CANDIDATES} with the constituents of the jets")
-
-
-def _unlinked(jets: ak.Array, events: ak.Array | None) -> str:
-    """Why coffea linked no constituents to jets of the NanoAOD family: the branches, and which of them are missing."""
-    name = jets.layout.purelist_parameter("collection_name")
-    said = f"no constituents of {name or 'the given'} jets in this file"
-    if not name:
-        return f"{said}: {NO_CANDIDATES}"
-    needed = [(of, field) for of, fields in SCHEMAS["pfnano"].constituents(name).items() for field in fields]
-    present = {(name, field) for field in jets.fields}
-    if events is not None:
-        present |= {(of, field) for of, _ in needed if of in events.fields for field in events[of].fields}
-    # Jets alone show nothing but what they have themselves.
-    missing = [f"{of}_{f}" for of, f in needed if (of, f) not in present and (of == name or events is not None)]
-    listed = f"it lacks {', '.join(missing)}" if missing else f"they need {', '.join('_'.join(n) for n in needed)}"
-    return f"{said}: {listed}; {NO_CANDIDATES}"
-
-
-def jet_constituents(jets: ak.Array, events: ak.Array | None = None, event_index: np.ndarray | None = None) -> ak.Array:
-    """Momenta of the constituents of a flat list of jets, in the order of the file.
-
-    Args:
-        jets: ``n * Jet`` of PFNano, or of Delphes events that have one jet each.
-        events: The events; needed for Delphes only.
-        event_index: Event of each jet, int of shape (n,); needed for Delphes only.
-
-    Returns:
-        ``n * {pt: var, eta: var, phi: var, mass: var}`` [GeV]; a list is read when it is used.
-
-    Raises:
-        MissingFieldError: There are none, see :func:`require_constituents`.
-        SchemaError: A Delphes event has several jets: the file does not say which constituent belongs to which.
-    """
-    require_constituents(jets, events)
-    if PFNANO_INDEX in jets.fields:
-        if PFNANO_INDEX not in jets.constituents.fields:
-            raise MissingFieldError(_unlinked(jets, events))
-        found = jets.constituents.pf
-        return ak.zip({name: ak.drop_none(found[name], axis=1) for name in MOMENTUM}, depth_limit=1)
-    if events is None or event_index is None:
-        raise MissingFieldError("constituents of Delphes jets need the events, and the event of each jet")
-    name = jets.layout.purelist_parameter("collection_name")
-    among = ak.to_numpy(ak.num(events[name])) if name in events.fields else np.bincount(event_index)
-    if (several := among[event_index] > 1).any():
-        raise SchemaError(
-            f"{place(events)}: {len(np.unique(event_index[several]))} events have several {name or ''} jets, but one "
-            f"list {CANDIDATES}, which does not say which jet a constituent belongs to: use files with one jet per "
-            "event and its constituents, or select the events with one jet before calibrating"
-        )
-    candidates = events[CANDIDATES]
-    columns = {f: candidates[f if f in candidates.fields else branch] for f, branch in DELPHES_BRANCHES.items()}
-    return ak.zip({name: column[event_index] for name, column in columns.items()}, depth_limit=1)
-
-
-def event_weight(events: ak.Array) -> np.ndarray:
-    """Generator weight of each event as in the file, float64 of shape (events,); ones for collision data.
-
-    Negative weights are kept. Normalisation to the sum over a data set is the survey's task.
-    """
-    if "genWeight" in events.fields:
-        weight = events.genWeight
-    elif "Event" in events.fields and "Weight" in events.Event.fields:
-        weight = events.Event.Weight
-    else:
-        return np.ones(len(events))
-    return np.asarray(ak.to_numpy(weight), dtype=np.float64)
-
-
-def detector_pt(jets: ak.Array, kind: PtKind) -> ak.Array:
-    """Detector-level p_T [GeV] in the layout of ``jets``.
-
-    Args:
-        jets: Reconstructed jets of any layout.
-        kind: ``raw`` undoes the correction stored in NanoAOD, ``pt (1 - rawFactor)``; ``pt`` takes the field.
-
-    Raises:
-        SchemaError: ``raw`` is asked of jets without a ``rawFactor``.
-    """
-    if kind == "pt":
-        return jets.pt
-    if "rawFactor" not in jets.fields:
-        raise SchemaError(
-            "this calibrator was trained on uncorrected p_T, pt * (1 - rawFactor), but these jets have no field "
-            "'rawFactor' (Delphes jets have none, and are not corrected): train with Features(pt='pt') for them"
-        )
-    return jets.pt * (1 - jets.rawFactor)
-
-
-def event_field(events: ak.Array, name: str) -> np.ndarray:
-    """An event-level input, float32 of shape (events,).
-
-    Args:
-        events: NanoEvents, or any record array.
-        name: ``event_rho`` (median p_T density [GeV], whatever the file calls it), ``event_npv`` (primary vertices),
-            or ``event_<field>`` for a field of ``events``.
-
-    Raises:
-        MissingFieldError: The events do not carry it.
-    """
-    if name in events.fields:
-        return np.asarray(ak.to_numpy(events[name]), dtype=np.float32)
-    paths = {
-        "event_rho": (("Rho", "fixedGridRhoFastjetAll"), ("fixedGridRhoFastjetAll",), ("Rho", "Rho")),
-        "event_npv": (("PV", "npvs"),),
-    }.get(name, ((name.removeprefix("event_"),),))
-    for path in paths:
-        node = events
-        for part in path:
-            node = node[part] if part in node.fields else None
-            if node is None:
-                break
-        if node is not None:
-            return np.asarray(ak.to_numpy(node), dtype=np.float32)
-    tried = ", ".join(".".join(path) for path in paths)
-    raise MissingFieldError(
-        f"{place(events)}: no event-level input {name!r} (looked for {tried}); "
-        f"the events have {', '.join(events.fields[:12])} ..."
-    )
-
-
-def place(events: ak.Array) -> str:
-    """Where events come from, for messages: file and entries if known."""
-    metadata = getattr(events, "metadata", None) or {}
-    if "filename" not in metadata:
-        return "events"
-    return f"{metadata['filename']} [{metadata.get('entrystart', '?')}:{metadata.get('entrystop', '?')}]"

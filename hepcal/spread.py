@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hepcal.arrays import numbers
 from hepcal.calibrators.method import Method
 from hepcal.errors import TrainingError
 from hepcal.pairs import JetPairs
@@ -123,7 +124,8 @@ def spread_ratio(
     n = len(trainings)
     if n < MIN_TRAININGS:
         raise TrainingError(f"a spread needs at least {MIN_TRAININGS} trainings, found {n}")
-    weight = np.ones(len(by)) if weight is None else weight
+    by, weight = numbers("by", by), np.ones(len(by)) if weight is None else numbers("weight", weight)
+    sigma_pred, trainings = numbers("sigma_pred", sigma_pred), numbers("trainings", trainings)
     # Spread of all trainings, and of all but one.
     kept = [np.arange(n), *(np.delete(np.arange(n), i) for i in range(n))]
     variances = np.stack([trainings[rows].astype(np.float64).var(axis=0, ddof=1) for rows in kept])

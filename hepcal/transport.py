@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hepcal.arrays import numbers, unmasked
 from hepcal.errors import HepcalError
 from hepcal.statistics import monotone
 
@@ -81,7 +82,7 @@ class CumulativeDistribution:
                 there are not two distinct values.
         """
         x, w = _checked(sample, weight, name)
-        events = np.arange(len(x)) if event is None else np.asarray(event)
+        events = np.arange(len(x)) if event is None else unmasked(f"events of the {name}", event)
         if events.shape != x.shape:
             raise TransportError(f"{name}: {len(x)} values but event ids of shape {events.shape}")
         values, place = np.unique(x, return_inverse=True)
@@ -105,11 +106,11 @@ class CumulativeDistribution:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """F, clamped to its value at the ends."""
-        return np.asarray(np.interp(x, self.values, self.cumulative))
+        return np.asarray(np.interp(numbers("x", x), self.values, self.cumulative))
 
     def quantile(self, q: np.ndarray) -> np.ndarray:
         """The x at which F is q, clamped to the range of the values."""
-        return np.asarray(np.interp(q, self.cumulative, self.values))
+        return np.asarray(np.interp(numbers("q", q), self.cumulative, self.values))
 
     def density(self, x: np.ndarray) -> np.ndarray:
         """Smoothed dF/dx, in one over the unit of x; outside of the values that of the nearest.
@@ -256,13 +257,13 @@ def predicted_bias(train: QuantileMap, test: QuantileMap, y: np.ndarray) -> tupl
 
 def _checked(sample: np.ndarray, weight: np.ndarray | None, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Values and weights as float64, refused if they make no distribution."""
-    x = np.asarray(sample, dtype=np.float64)
-    w = np.ones_like(x) if weight is None else np.asarray(weight, dtype=np.float64)
+    x = numbers(name, sample)
+    w = np.ones_like(x) if weight is None else numbers(f"weights of the {name}", weight)
     if x.ndim != 1 or w.shape != x.shape:
         raise TransportError(f"{name}: expected values and weights of one shape (n,), found {x.shape} and {w.shape}")
-    for what, numbers in (("values", x), ("weights", w)):
-        if not np.isfinite(numbers).all():
-            raise TransportError(f"{name}: {np.sum(~np.isfinite(numbers))} of {len(x)} {what} are NaN or infinite")
+    for what, found in (("values", x), ("weights", w)):
+        if not np.isfinite(found).all():
+            raise TransportError(f"{name}: {np.sum(~np.isfinite(found))} of {len(x)} {what} are NaN or infinite")
     if not w.sum() > 0:
         raise TransportError(f"{name}: the weights of {len(x)} values sum to {w.sum():g}")
     return x, w

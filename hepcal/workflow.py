@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hepcal import results, running
+from hepcal import outputs, results, running
 from hepcal.calibrators.base import Calibrator
+from hepcal.differences import warn_if_inputs_differ
 from hepcal.errors import SchemaError
 from hepcal.executors import ExecutorFactory
 from hepcal.filesets import Fileset
+from hepcal.input_histograms import InputHistograms
+from hepcal.inspection import copies
+from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say, step
@@ -18,7 +23,7 @@ from hepcal.resonances import shown
 from hepcal.reweighting import Resonance
 from hepcal.schemas import SCHEMAS
 
-__all__ = ["run_dijets", "trained_on", "warn_if_trained_on"]
+__all__ = ["compared_inputs", "run_dijets", "trained_on", "warn_if_trained_on"]
 
 MOMENTUM = ("pt", "eta", "phi", "mass")
 
@@ -41,7 +46,7 @@ def run_dijets(
         fileset: What to run on.
         calibrator: The calibration.
         executor: From :func:`hepcal.executors.open_executor`.
-        directory: Where results are written.
+        directory: Where results are written; looked at before the first event. It may hold those of an earlier run.
         resonance: The resonance of the ``bsm`` weighting.
         chunksize: Events per chunk; results do not depend on it.
         allow_skipped: Leave out files that fail, whole, and list them in the summary.
@@ -54,15 +59,20 @@ def run_dijets(
     Raises:
         ReadError: Files cannot be used.
         SchemaError: Files of another layout than those of the training.
+        FilesetError: Weights of several data sets cannot be compared.
         IncompleteRunError: Not every planned event was processed.
+        OutputError: The directory holds something else, or cannot be written.
     """
+    outputs.prepare_directory(directory)
     fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, *MOMENTUM)))}
     inspected = running.inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
     _require_schema(calibrator, inspected[0])
+    require_comparable(inspected[0], fileset)
     resonance = resonance or Resonance()
     options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
     survey, done, skipped = _survey_and_fill(fileset, inspected, calibrator, executor, resonance, options)
     summary = _summary(calibrator, survey, resonance, done, skipped)
+    warn_if_inputs_differ(summary)
     results.write(directory, done.output["hists"], summary)
     if plots:
         from hepcal import plot
@@ -95,15 +105,17 @@ def _survey_and_fill(
     Otherwise its weights would normalise events that are not there.
     """
     files, skipped = inspected
+    # The truth of a closure is that of the training.
+    keep = calibrator.card.source.keep_leptons
+    surveyor = SurveyProcessor(keep_leptons=keep)
     while True:
-        surveyed = running.run(
-            fileset, SurveyProcessor(), executor, title="Surveying", inspected=(files, ()), **options
-        )
-        survey = Survey.from_output(surveyed.output, fileset)
-        processor = DijetProcessor(calibrator, survey, resonance)
+        surveyed = running.run(fileset, surveyor, executor, title="Surveying", inspected=(files, ()), **options)
+        survey = Survey.from_output(surveyed.output, fileset, surveyed.files)
+        processor = DijetProcessor(calibrator, survey, resonance, keep_leptons=keep)
         done = running.run(fileset, processor, executor, title="Calibrating", inspected=(surveyed.files, ()), **options)
         skipped += surveyed.skipped + done.skipped
         if not done.skipped:
+            say_normalisation(survey.normalisation if options["show"] else {})
             return survey, done, skipped
         files = done.files
 
@@ -121,10 +133,12 @@ def _summary(
         done.output["hists"],
         events={
             "read": done.events,
+            "copies": copies(done.files),
             "skipped_files": [{"file": s.path, "reason": s.reason} for s in skipped],
             "selected": sum(c["selected"] for c in simulated),
             "simulated": sum(c["events"] for c in simulated),
             "outside_density": sum(c["outside_density"] for c in simulated),
+            "leptons": sum(c["leptons"] for c in simulated),
             "without_truth": sorted(name for name, has_truth in survey.simulation.items() if not has_truth),
         },
         calibrator={
@@ -136,9 +150,11 @@ def _summary(
         },
         extra={
             "datasets": counts,
+            "normalisation": {name: each.model_dump() for name, each in survey.normalisation.items()},
             "resonance": shown(resonance, density, done.output["hists"]),
             "mass_density": None if density is None else {"sha256": density.sha256, **density.model_dump()},
             "trained_on": trained_on(calibrator, done.files),
+            "inputs": compared_inputs(calibrator, done.output["inputs"]),
         },
     )
 
@@ -147,6 +163,23 @@ def trained_on(calibrator: Calibrator, files: tuple[running.FileInfo, ...]) -> l
     """Paths of the files that the calibrator was trained on."""
     training = set(calibrator.card.source.files)
     return [info.path for info in files if info.uuid in training]
+
+
+def compared_inputs(
+    calibrator: Calibrator, seen: Mapping[str, Mapping[str, InputHistograms]]
+) -> dict[str, list[dict[str, Any]] | None]:
+    """How the inputs of each data set differ from those of the training (:class:`hepcal.differences.Difference`).
+
+    None where it cannot be said: of calibrators of earlier versions, or without inputs in data.
+    """
+    found: dict[str, list[dict[str, Any]] | None] = {}
+    for dataset, by_condition in sorted(seen.items()):
+        found[dataset] = None
+        for condition, here in by_condition.items():
+            trained = calibrator.input_histograms[here.condition]
+            assert condition == here.condition  # noqa: S101 - how the processor names them
+            found[dataset] = [asdict(d) for d in trained.differences(calibrator.card.features, here)] or None
+    return found
 
 
 def warn_if_trained_on(summary: Mapping[str, Any]) -> None:

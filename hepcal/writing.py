@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from coffea.processor import accumulate
 
 from hepcal.errors import IncompleteRunError
 from hepcal.features import Features
 from hepcal.filesets import Fileset
+from hepcal.normalisation import require_comparable, say_normalisation
 from hepcal.pairing import (
     COLUMNS,
+    COUNTED,
     PairsProcessor,
     Selection,
     columns_of,
@@ -67,16 +70,21 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
 
     Raises:
         PairsError: The files have different schemas.
+        FilesetError: Weights of several data sets cannot be compared.
         ReadError: Files cannot be read.
         MissingFieldError: A file lacks a branch that the features need.
         IncompleteRunError: No file is left, or not every planned event was processed.
     """
     needed = {reading.selection.collection: ("pt", "eta", "phi")}
     inspected = inspect(reading.fileset, needed, allow_skipped=reading.allow_skipped, show=reading.show)
-    schema, spec = inputs_of(inspected[0], reading.features, reading.selection.jets)
+    schema, spec, inspected = inputs_of(
+        inspected, reading.features, reading.selection.jets, allow_skipped=reading.allow_skipped
+    )
+    require_comparable(inspected[0], reading.fileset)
     counts: dict[str, Any] = defaultdict(int)
     sums: dict[str, float] = defaultdict(float)
-    threshold: list[float] = []
+    threshold: dict[str, Any] = {}
+    leptons_by: set[str] = set()
     # Weights wait for the sums of weights of whole data sets.
     weights: list[tuple[str, np.ndarray]] = []
     files: list[FileInfo] = []
@@ -88,22 +96,25 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
             continue
         output = done.output
         weights += [(dataset, rows["weight"]) for _, (dataset, rows) in sorted(output["chunks"].items())]
-        for name in ("truth_jets", "matched", "truncated_jets"):
+        for name in COUNTED:
             counts[name] += output[name]
         for dataset, total in output["sum_of_weights"].items():
             sums[dataset] += total
-        threshold += output["threshold"]
+        threshold = accumulate([output["threshold"]], threshold)
+        leptons_by |= output["leptons_by"]
         columns = columns_of(output, {})
         for name in COLUMNS:
             if name != "weight":
                 writer.append(name, columns.pop(name))
     if not files:
         raise IncompleteRunError("no file is left to process:\n" + "\n".join(reason.reason for reason in skipped))
-    factors = weight_factors(sums, reading.fileset)
+    factors = weight_factors(sums, files, reading.fileset)
     for dataset, weight in weights:
-        writer.append("weight", weight * factors.get(dataset, 1.0))
-    everything = Run({**counts, "threshold": threshold}, tuple(files), sum(f.entries for f in files), tuple(skipped))
-    return spec, source_of(everything, schema, reading.selection)
+        writer.append("weight", weight * (factors[dataset].factor if dataset in factors else 1.0))
+    found = {**counts, "threshold": threshold, "leptons_by": leptons_by}
+    everything = Run(found, tuple(files), sum(f.entries for f in files), tuple(skipped))
+    say_normalisation(factors if reading.show else {})
+    return spec, source_of(everything, schema, reading.selection, factors)
 
 
 def _runs(reading: Reading, spec: Features, inspected: Inspection) -> Iterator[Run]:

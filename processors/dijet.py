@@ -7,6 +7,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
+from hepcal.processors import inputs
 from hepcal.processors.response import fields_for, fill_jets, truth_for
 from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
@@ -17,7 +18,8 @@ from hepcal.columns import REPLICAS
 from hepcal.matching import leading
 from hepcal.prediction import in_quadrature
 from hepcal.reweighting import Resonance
-from hepcal.schemas import event_weight, is_simulation
+from hepcal.schemas import MOMENTUM, event_weight, is_simulation
+from hepcal.truth import require_usable
 
 __all__ = ["DijetProcessor"]
 
@@ -34,6 +36,7 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             weights are used as they are, and there is no resonance.
         resonance: The resonance that the ``bsm`` weighting imitates; default M = 2.8 TeV, width 100 GeV.
         binning: Bins, if not the default ones.
+        keep_leptons: Take particle-level jets that are prompt leptons, too.
     """
 
     def __init__(
@@ -42,7 +45,10 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         survey: Survey | None = None,
         resonance: Resonance | None = None,
         binning: hists.Binning | None = None,
+        *,
+        keep_leptons: bool = False,
     ) -> None:
+        self.keep_leptons = keep_leptons
         self.calibrator = calibrator
         self.survey = survey
         self.resonance = resonance or Resonance()
@@ -53,7 +59,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         dataset, booked = events.metadata["dataset"], hists.book(self.binning)
         if not is_simulation(events):
             return self._process_data(events, booked, dataset)
-        pair = LeadingPair.of(events, fields_for(self.calibrator, events))
+        pair = LeadingPair.of(events, fields_for(self.calibrator, events), keep_leptons=self.keep_leptons)
+        pair.require_masses()
         replicas, truth_pt = bool(self.calibrator.replicas), truth_for(self.calibrator, pair)
         jets = self.calibrator(pair.reco, event=events, replicas=replicas, truth=truth_pt)
         weights, outside = self._weights(events, pair, dataset)
@@ -68,8 +75,14 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             *((name, c["value"]) for name, c in levels.items()),
         ):
             hists.fill_spectrum(booked, "mjj", level, mass, chosen, dataset)
-        counts = {"events": len(events), "selected": int(use.sum()), "outside_density": outside}
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        counts = {
+            "events": len(events),
+            "selected": int(use.sum()),
+            "outside_density": outside,
+            "leptons": pair.leptons,
+        }
+        seen = inputs.of_simulation(self.calibrator, pair, events, weights["qcd"])
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
         """One set of histograms with all data sets on its axis, in alphabetical order."""
@@ -118,15 +131,18 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         jets = self.calibrator(
             jet_columns(events.Jet, self.calibrator.card.features.fields_of(events.Jet)), event=events
         )
+        seen = inputs.of_data(self.calibrator, jets, events)
         jets = jets[ak.num(jets) >= 2]
+        for name in MOMENTUM:
+            require_usable(jets, events[ak.num(events.Jet) >= 2], "Jet", name)
         for level, pt in (("reco", self.calibrator.reco(jets)), ("calib", jets.pt_calib)):
             scaled = at_scale(jets, pt)
             scaled = scaled[leading(scaled)]
             flat = ak.to_numpy(ak.flatten(scaled.pt))
             hists.fill_spectrum(booked, "mjj", level, dijet_mass(scaled), {"data": np.ones(len(jets))}, dataset)
             hists.fill_spectrum(booked, "pt", level, flat, {"data": np.ones(len(flat))}, dataset)
-        counts = {"events": len(events), "selected": len(jets), "outside_density": 0}
-        return {"counts": {dataset: counts}, "hists": {dataset: booked}}
+        counts = {"events": len(events), "selected": len(jets), "outside_density": 0, "leptons": 0}
+        return {"counts": {dataset: counts}, "hists": {dataset: booked}, "inputs": {dataset: seen}}
 
 
 def at_scale(jets: ak.Array, pt: ak.Array) -> ak.Array:

@@ -24,9 +24,13 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
     Args:
         calibrator: Attaches the calibration.
         binning: Bins, if not the default ones.
+        keep_leptons: Take particle-level jets that are prompt leptons, too.
     """
 
-    def __init__(self, calibrator: Calibrator, binning: hists.Binning | None = None) -> None:
+    def __init__(
+        self, calibrator: Calibrator, binning: hists.Binning | None = None, *, keep_leptons: bool = False
+    ) -> None:
+        self.keep_leptons = keep_leptons
         self.calibrator = calibrator
         self.binning = binning
 
@@ -34,7 +38,7 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
         """One chunk of simulated events; collision data leave the histograms empty."""
         booked, dataset = hists.book(self.binning), events.metadata["dataset"]
         if is_simulation(events):
-            pair = LeadingPair.of(events, fields_for(self.calibrator, events))
+            pair = LeadingPair.of(events, fields_for(self.calibrator, events), keep_leptons=self.keep_leptons)
             jets = self.calibrator(pair.reco, event=events, truth=truth_for(self.calibrator, pair))
             fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, dataset)
         return {"events": len(events), "hists": {dataset: booked}}

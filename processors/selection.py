@@ -9,8 +9,8 @@ from functools import cached_property
 import awkward as ak
 import numpy as np
 
-from hepcal.matching import leading, match
-from hepcal.schemas import MOMENTUM, PFNANO_INDEX, truth_jets
+from hepcal.schemas import MOMENTUM, PFNANO_INDEX
+from hepcal.truth import matched_truth, require_usable
 
 __all__ = ["LeadingPair", "dijet_mass", "jet_columns"]
 
@@ -21,25 +21,45 @@ class LeadingPair:
 
     No cut is made on the detector-level p_T: it would truncate p(reco | truth) and bias any calibration.
 
+    Prompt leptons are no jets, though particle-level jets contain them (:mod:`hepcal.leptons`).
+
     Attributes:
+        events: The events.
         truth: ``events * var * GenJet``, at most two per event, highest p_T first.
         reco: Their detector-level partners, same shape, None where there is none.
+        leptons: Prompt leptons that were left out.
     """
 
+    events: ak.Array
     truth: ak.Array
     reco: ak.Array
+    leptons: int = 0
 
     @classmethod
-    def of(cls, events: ak.Array, fields: Iterable[str]) -> LeadingPair:
+    def of(cls, events: ak.Array, fields: Iterable[str], *, keep_leptons: bool = False) -> LeadingPair:
         """Select and match.
 
         Args:
             events: Simulated events.
             fields: Fields of the detector-level jets to keep beside their momentum.
+            keep_leptons: Take prompt leptons, too.
+
+        Raises:
+            NonFiniteFeatureError: A momentum that this needs is no number; says where.
         """
-        truth = truth_jets(events)[[*MOMENTUM]]
-        order = leading(truth)
-        return cls(truth[order], jet_columns(events.Jet, fields)[match(truth, events.Jet)[order]])
+        found = matched_truth(events, keep_leptons=keep_leptons)
+        reco = jet_columns(events.Jet, fields)[found.partner]
+        require_usable(reco, events, "Jet", "pt")
+        return cls(events, found.truth[[*MOMENTUM]], reco, found.leptons)
+
+    def require_masses(self) -> None:
+        """Refuse masses from which no dijet mass can be made.
+
+        Raises:
+            NonFiniteFeatureError: One is no number; says where.
+        """
+        require_usable(self.truth, self.events, "GenJet", "mass")
+        require_usable(self.reco, self.events, "Jet", "mass")
 
     @cached_property
     def matched(self) -> ak.Array:

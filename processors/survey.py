@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import awkward as ak
@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from hepcal.errors import FilesetError
 from hepcal.filesets import Fileset
-from hepcal.matching import leading
-from hepcal.reweighting import MassDensity, dataset_factors
+from hepcal.inspection import FileInfo
+from hepcal.normalisation import Normalisation, normalise
+from hepcal.reweighting import MassDensity
 from hepcal.schemas import event_weight, is_simulation
+from hepcal.truth import leading_jets, require_usable
 
 __all__ = ["Survey", "SurveyProcessor"]
 
@@ -29,6 +31,7 @@ class Survey(BaseModel):
             ``cross_section`` [pb] of each data set where that is given.
         simulation: Which data sets have truth.
         density: Density of the true dijet mass under these weights; None if too few events have one.
+        normalisation: Where the factors of simulated data sets are from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +39,7 @@ class Survey(BaseModel):
     norm: dict[str, float]
     simulation: dict[str, bool]
     density: MassDensity | None
+    normalisation: dict[str, Normalisation] = {}
 
     def factor(self, dataset: str) -> float:
         """Factor on the file weights of a data set.
@@ -51,19 +55,24 @@ class Survey(BaseModel):
         return self.norm[dataset]
 
     @classmethod
-    def from_output(cls, output: Mapping[str, Any], fileset: Fileset) -> Survey:
+    def from_output(cls, output: Mapping[str, Any], fileset: Fileset, files: Sequence[FileInfo] = ()) -> Survey:
         """From the output of :class:`SurveyProcessor`.
 
+        Args:
+            output: Of all events.
+            fileset: The data sets.
+            files: The files that were read (:attr:`hepcal.running.Run.files`): what NanoAOD says there of the events
+                before a skim stands for the cross sections. Without it, the events that were read do.
+
         Raises:
-            FilesetError: Some simulated data sets have a cross section and others have none, or weights of a data
-                set do not sum to a positive number.
+            FilesetError: Some simulated data sets have a cross section and others have none, several have none and do
+                not say how they are mixed, or weights of a data set do not sum to a positive number.
         """
         simulation = output["simulation"]
         # A data set of empty files has no events to weight.
         simulated = [name for name in simulation if simulation[name] and output["events"][name]]
-        cross_sections = {dataset.name: dataset.metadata.get("cross_section") for dataset in fileset.datasets}
-        factors = dataset_factors({name: output["sum_of_weights"][name] for name in simulated}, cross_sections)
-        norm = {name: factors.get(name, 1.0) for name in simulation}
+        found = normalise({name: output["sum_of_weights"][name] for name in simulated}, files, fileset)
+        norm = {name: found[name].factor if name in found else 1.0 for name in simulation}
         masses = None
         for name in simulated:
             part = output["masses"][name] * norm[name]
@@ -72,18 +81,30 @@ class Survey(BaseModel):
             norm=norm,
             simulation=simulation,
             density=None if masses is None else MassDensity.from_hist(masses),
+            normalisation=found,
         )
 
 
 class SurveyProcessor(ProcessorABC):  # type: ignore[misc]
-    """Sums weights and fills the true dijet mass, by data set."""
+    """Sums weights and fills the true dijet mass, by data set.
+
+    Args:
+        keep_leptons: Take particle-level jets that are prompt leptons, too.
+    """
+
+    def __init__(self, *, keep_leptons: bool = False) -> None:
+        self.keep_leptons = keep_leptons
 
     def process(self, events: ak.Array) -> dict[str, Any]:
         """One chunk."""
         dataset, weight, simulation = events.metadata["dataset"], event_weight(events), is_simulation(events)
         masses = hist.Hist(MassDensity.axis(), storage=hist.storage.Weight())
         if simulation:
-            mass = dijet_mass(events.GenJet[leading(events.GenJet)])
+            chosen = leading_jets(events, keep_leptons=self.keep_leptons)
+            truth = chosen.jets[chosen.order]
+            for name in ("eta", "phi", "mass"):
+                require_usable(truth, events, "GenJet", name)
+            mass = dijet_mass(truth)
             found = np.isfinite(mass)
             masses.fill(mass[found], weight=weight[found])
         return {

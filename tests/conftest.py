@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import numpy as np
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from hypothesis import settings
@@ -15,6 +16,7 @@ from sample_files import delphes_file, nanoaod_file, toy_pairs
 
 import hepcal
 from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.method import Method
 from hepcal.demo import demo_fileset
 from hepcal.features import DEFAULT_FEATURES, Features
 from hepcal.filesets import Fileset
@@ -125,3 +127,72 @@ def fileset_of() -> Callable[..., Fileset]:
         return hepcal.load_fileset({name: {"files": [str(path) for path in paths], "metadata": metadata}})
 
     return build
+
+
+NETWORKS = {"hidden": (8,), "max_updates": 30, "patience": 30, "learning_rate": 1e-2, "batch": 50}
+# Every method, trained in a moment.
+TINY: dict[str, Method] = {
+    "bnn": hepcal.BNN(**NETWORKS, draws=4),
+    "bnn_tails": hepcal.BNN(**NETWORKS, draws=4, head="tails", estimator="flipout"),
+    "ensemble": hepcal.Ensemble(**NETWORKS, n=3, dropout=0.1),
+    "ensemble_parts": hepcal.Ensemble(**NETWORKS, n=3, sample="parts", head="mixture"),
+    "heteroscedastic": hepcal.Heteroscedastic(**NETWORKS),
+    "dropout": hepcal.Dropout(**NETWORKS, draws=4),
+    "mse": hepcal.MSE(**NETWORKS),
+    "noisy_labels": hepcal.NoisyLabels(method=hepcal.BNN(**NETWORKS, draws=4), fraction=0.04),
+    "inversion": hepcal.NumericalInversion(n=3),
+    "generalised_inversion": hepcal.GeneralisedInversion(hidden=(8,), max_updates=30),
+    "gaussian_ansatz": hepcal.GaussianAnsatz(hidden=(4,), epochs=1, iterations=1),
+    "likelihood": hepcal.Likelihood(hidden=(8,), max_updates=30, n=3),
+    "likelihood_of_eta": hepcal.Likelihood(hidden=(8,), max_updates=30, n=3, conditions=("eta",)),
+    "likelihood_mode": hepcal.Likelihood(hidden=(8,), max_updates=30, n=3, reading="mode"),
+    "summary_likelihood": hepcal.SummaryLikelihood(
+        hidden=(8,), max_updates=30, n=3, summary=hepcal.Ensemble(**NETWORKS, n=3)
+    ),
+    "transport": hepcal.OptimalTransport(),
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs() -> hepcal.JetPairs:
+    """Five hundred toy jets with two inputs, two jets per event."""
+    rng = np.random.default_rng(5)
+    truth = 300 + rng.exponential(300, 500)
+    eta, width = rng.uniform(-2, 2, 500), rng.normal(0, 1, 500)
+    reco = truth * (0.95 - 0.02 * np.abs(eta)) * np.exp(0.08 * rng.normal(size=500) + 0.02 * width)
+    return hepcal.JetPairs.from_arrays(
+        np.stack([eta, width], axis=1), ["eta", "width"], reco=reco, truth=truth, event=np.arange(500) // 2
+    )
+
+
+@pytest.fixture(scope="session")
+def train_tiny(tiny_pairs: hepcal.JetPairs) -> Callable[[str], Calibrator]:
+    """Trains a method by its name in ``TINY``, anew at every call."""
+
+    def train(name: str) -> Calibrator:
+        data = 1.1 * tiny_pairs.reco[:300] if name == "transport" else None
+        return hepcal.train(tiny_pairs, TINY[name], seed=3, show=False, data=data)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tiny_calibrator(train_tiny: Callable[[str], Calibrator]) -> Callable[[str], Calibrator]:
+    """The same, trained once per session."""
+    return functools.cache(train_tiny)
+
+
+@pytest.fixture(scope="session")
+def top_jets() -> hepcal.JetPairs:
+    """Three hundred jets of up to eight massless constituents in 100 slots."""
+    rng, n = np.random.default_rng(2), 300
+    pt = np.sort(rng.exponential(40, (n, 8)) + 1, axis=1)[:, ::-1]
+    block = np.zeros((n, 100, 4), dtype=np.float32)
+    eta, phi = rng.normal(0, 0.2, (2, n, 8))
+    block[:, :8] = np.stack([pt * np.cosh(eta), pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], axis=-1)
+    total = block.sum(axis=1)
+    reco = np.hypot(total[:, 1], total[:, 2])
+    return hepcal.JetPairs.from_arrays(
+        block.reshape(n, -1), [], reco=reco, truth=reco * rng.normal(1.05, 0.1, n).clip(0.5),
+        constituents=hepcal.Constituents(count=100),
+    )  # fmt: skip

@@ -188,6 +188,68 @@ def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({"settings": {"hidden": 0}}, (), "settings of 'bnn'"),
+        ({"settings": {"hiden": [8]}}, (), "hiden"),
+        ({"method": "likelihood", "settings": {"conditions": ["etaa"]}}, (), "no input etaa among"),
+        (
+            {"method": "likelihood", "settings": {"conditions": ["eta"]}, "features": {"inputs": ["mass"]}},
+            (),
+            "the method 'likelihood' cannot learn from these features: no input eta among mass",
+        ),
+        ({}, ("--device", "cuda:77"), "no device 'cuda:77' here"),
+        ({}, ("--device", "toaster"), "no device 'toaster' here"),
+        ({}, ("--device", "meta"), "no device 'meta' here"),
+        ({}, ("--scheduler", "foo"), "no dask scheduler at 'foo'"),
+        ({}, ("--scheduler", "tcp://h:1", "--executor", "futures"), "'futures' is asked for: leave one out"),
+        ({}, ("--scheduler", "tcp://h:1", "--workers", "2"), "leave out the number of workers"),
+    ],
+)
+def test_what_settings_can_tell_comes_before_events_are_read(folder, monkeypatch, settings, options, message):
+    monkeypatch.setattr("hepcal.running.inspect", lambda *_, **__: pytest.fail("files were opened"))
+    (folder / "bad.yaml").write_text(json.dumps(settings))
+    done = hepcal_command(folder, "train", "train.json", "--config", "bad.yaml", *options, "--output", "bad.st")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "bad.st").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**64)])
+def test_a_seed_beyond_those_of_torch_is_refused_before_events_are_read(folder, seed):
+    done = hepcal_command(folder, "train", "train.json", "--seed", seed, "--output", "bad.st")
+    assert done.returncode == 2
+    assert "--seed" in done.stderr
+
+
+@pytest.mark.parametrize("option", [("--bsm-mass", "inf"), ("--bsm-width", "inf")])
+def test_a_resonance_that_is_none_is_refused(trained, option):
+    done = hepcal_command(trained, "run", "test.json", "--calibrator", "jets.safetensors", *option, "-o", "none")
+    assert done.returncode == 1
+    assert done.stderr.startswith("hepcal: no resonance has the mass")
+    assert not (trained / "none").exists()
+
+
+def test_metadata_and_weights_are_refused_before_events_are_read(trained, monkeypatch):
+    monkeypatch.setattr("hepcal.running.run", lambda *_, **__: pytest.fail("events were read"))
+    monkeypatch.setattr("hepcal.writing.run", lambda *_, **__: pytest.fail("events were read"))
+    for name, metadata, message in (
+        ("xsec", {"xsec": 10.4}, "'xsec' looks like a cross section"),
+        ("none", {}, "data sets without a cross_section"),
+    ):
+        sets = {part: {"files": {f"{part}.root": "Delphes"}, "metadata": metadata} for part in ("train", "test")}
+        (trained / f"{name}.json").write_text(json.dumps(sets))
+        chosen = ("--calibrator", "jets.safetensors")
+        for command in (("pairs",), ("train",), ("run", *chosen), ("diagnose", *chosen)):
+            arguments = (command[0], f"{name}.json", *command[1:], "--executor", "iterative", "-o", "refused")
+            done = hepcal_command(trained, *arguments)
+            assert done.returncode == 1, command
+            assert message in done.stderr
+            assert not (trained / "refused").exists()
+
+
 def test_several_calibrators_are_diagnosed_on_all_their_inputs(trained):
     """The first has fewer inputs than the second, and they come in another place."""
     for name, inputs in (("first", ["mass"]), ("second", ["eta", "mass"])):

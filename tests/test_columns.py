@@ -134,14 +134,15 @@ def test_missing_fields_are_refused_at_once(small_calibrator):
     assert not [entry for entry in log if entry.branch != "Jet_size"]
 
 
-def test_jets_are_not_calibrated_twice(small_calibrator):
+def test_columns_of_two_calibrations_are_not_mixed(small_calibrator):
     events, _ = open_events()
-    once = small_calibrator(events.Jet, replace=True)
-    for replace in (False, True):
-        with pytest.raises(HepcalError, match=r"'pt_orig'.*before"):
-            small_calibrator(once, replace=replace)
-    beside = small_calibrator(small_calibrator(events.Jet))
-    assert ak.all(beside.pt_calib == small_calibrator(events.Jet).pt_calib)
+    for replaced in (False, True):
+        once = small_calibrator(events.Jet, replace=replaced)
+        for jets in (once, once.calib_pred.up):
+            with pytest.raises(HepcalError, match=r"pt_calib, pt_calib_sigma_stoch.*calibrator\(jets, prefix="):
+                small_calibrator(jets)
+            with pytest.raises(HepcalError, match="columns of a calibrator, second_pt_calib"):
+                small_calibrator(small_calibrator(jets, prefix="second_"), prefix="second_")
 
 
 def test_jets_of_another_layout_are_refused(small_calibrator):

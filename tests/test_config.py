@@ -224,3 +224,21 @@ def test_a_table_without_inputs_is_named_so(tmp_path: Path) -> None:
         TrainingConfig.read(write(tmp_path, "features: {inputs: [eta]}\n")).require(table)
     with pytest.raises(TrainingError, match=r"asks for the features none \(p_T: raw\)"):
         TrainingConfig.read(write(tmp_path, "features: {pt: raw}\n")).require(table)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_example_configs_ask_for_inputs_that_are_there(path: Path) -> None:
+    config = TrainingConfig.read(path)
+    config.require_inputs(config.build())
+
+
+@pytest.mark.parametrize("name", ["eta", "event_rho", "DeltaEta"])
+def test_a_method_may_ask_for_what_any_layout_has(name: str) -> None:
+    config = TrainingConfig(method="likelihood", settings={"conditions": (name,)})
+    if any(name in features.names for features in DEFAULT_FEATURES.values()):
+        config.require_inputs(config.build())
+    else:
+        with pytest.raises(TrainingError, match=f"no input {name} among"):
+            config.require_inputs(config.build())
+    with pytest.raises(TrainingError, match=rf"'likelihood' cannot learn from these features: no input {name} among"):
+        config.model_copy(update={"features": hepcal.Features(inputs=("mass",))}).require_inputs(config.build())

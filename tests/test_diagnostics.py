@@ -147,3 +147,17 @@ def test_bootstrap_trainings_scatter_and_are_reproducible():
     assert np.all(found.std(axis=0) > 0)
     with pytest.raises(TrainingError, match="at least 3 trainings"):
         bootstrap_trainings(pairs, method, test, n=2, show=False)
+
+
+def test_forward_jets_have_bins_and_what_is_beyond_is_said(calibrators, capsys):
+    """Jets beyond |eta| = 2.5 were left out without a word."""
+    test = toy(3_000, seed=1)
+    test.features[:300, 0] = np.linspace(2.6, 5.6, 300)
+    found = diagnose(calibrators, test, show=False)["MSE"].abs_eta
+    assert found.edges.tolist() == [0.0, 0.8, 1.3, 2.5, 3.0, 5.2]
+    assert [scores.jets for scores in found.bins][3:] == [40, 220]
+    assert sum(scores.jets for scores in found.bins) == 2_960
+    assert "40 of 3000 jets have |eta| of at least 5.2: they are in no bin" in capsys.readouterr().err
+    inside = diagnose(calibrators, toy(500, seed=2), show=False)["MSE"].abs_eta
+    assert inside.edges.tolist() == [0.0, 0.8, 1.3, 2.5]
+    assert "in no bin" not in capsys.readouterr().err

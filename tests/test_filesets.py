@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from coffea.dataset_tools import DataGroupSpec, DatasetSpec
 
 from hepcal.errors import FilesetError, HepcalError
 from hepcal.filesets import RESERVED_METADATA, Fileset, load_fileset
+from hepcal.filespecs import Expected
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ def test_a_fileset_that_was_checked_is_returned_as_it_is(folder: Path) -> None:
         ({"tt": 3}, ["'tt'", "no 'files'"]),
         ({"tt": {"files": "a.root"}}, ["'tt'", "[path, ...]", "str"]),
         ({"tt": {"files": [5]}}, ["'tt'", "5"]),
-        ({"tt": {"files": {"a.root": {"object_path": "Events"}}}}, ["'tt'", "'a.root'", "object_path"]),
+        ({"tt": {"files": {"a.root": {"tree": "Events"}}}}, ["'tt'", "'a.root'", "unknown key 'tree'", "object_path"]),
         ({"tt": {"files": []}}, ["'tt'", "no files"]),
         ({}, ["no data set"]),
         ({"tt": ["a.root", "a.root"]}, ["'tt'", "a.root twice"]),
@@ -147,6 +152,9 @@ def test_a_fileset_that_was_checked_is_returned_as_it_is(folder: Path) -> None:
         ([{"files": ["a.root"]}], ["list", "expected"]),
         ("{'tt': ['a.root']}", ["not valid JSON", "line 1"]),
         ("", ["not valid JSON"]),
+        ("[" * 100_000, ["not valid JSON"]),
+        ('{"tt": ' + "9" * 5000 + "}", ["not valid JSON"]),
+        ({"tt": ["http://[bad/*.root"]}, ["wildcards of URLs"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value else None,
 )
@@ -156,7 +164,9 @@ def test_a_fault_is_named_with_its_place(folder: Path, content: Any, said: list[
         assert part in message
 
 
-@pytest.mark.parametrize("cross_section", [0, -1.5, "831", float("nan"), float("inf"), True])
+@pytest.mark.parametrize(
+    "cross_section", [0, -1.5, "831", float("nan"), float("inf"), True, 10**400, [1], "File weights"]
+)
 def test_a_cross_section_is_a_positive_number(folder: Path, cross_section: Any) -> None:
     with pytest.raises(FilesetError, match=r"'tt'.*cross_section must be a positive number \[pb\]"):
         load_fileset({"tt": {"files": [str(folder / "a.root")], "metadata": {"cross_section": cross_section}}})
@@ -212,6 +222,115 @@ def test_a_fault_is_ours_and_a_value_error(tmp_path: Path) -> None:
     assert not isinstance(caught.value, OSError)
 
 
+# -- one file under several names -------------------------------------------------------------------------------------
+
+
+def test_a_hard_link_is_the_same_file(folder: Path) -> None:
+    (folder / "hard.root").hardlink_to(folder / "a.root")
+    assert re.search(r"lists .*a.root twice, also as .*hard.root", refusal(folder, {"tt": ["[ah]*.root"]}))
+    assert "count twice" in refusal(folder, {"tt": ["a.root"], "dy": ["hard.root"]})
+
+
+@pytest.mark.parametrize("url", ["file://{}", "file://localhost{}", "FILE://{}", "local://{}"])
+def test_a_file_url_is_a_path(folder: Path, url: str) -> None:
+    (folder / "with space.root").touch()
+    assert names(load_fileset({"tt": [url.format(folder / "a.root")]})) == ["a.root"]
+    assert names(load_fileset({"tt": [url.format(folder / "[ab].root")]})) == ["a.root", "b.root"]
+    assert names(load_fileset({"tt": [url.format(folder / "with%20space.root")]})) == ["with space.root"]
+    assert "twice" in refusal(folder, {"tt": ["a.root", url.format(folder / "a.root")]})
+    assert "count twice" in refusal(folder, {"tt": ["a.root"], "dy": [url.format(folder / "a.root")]})
+    assert "no such file" in refusal(folder, {"tt": [url.format(folder / "absent.root")]})
+
+
+def test_wildcards_of_urls_are_refused_not_taken_literally(folder: Path) -> None:
+    assert "wildcards of URLs are not expanded" in refusal(folder, {"tt": ["root://eos.example//store/*.root"]})
+
+
+def test_a_link_to_nothing_and_a_tree_behind_a_colon_are_explained(folder: Path) -> None:
+    (folder / "gone.root").symlink_to("moved.root")
+    assert "gone.root, a symbolic link to moved.root" in refusal(folder, {"tt": ["gone.root"]})
+    assert "say {'" in (said := refusal(folder, {"tt": ["a.root:Events"]}))
+    assert "a.root': 'Events'}" in said
+
+
+# -- what is said of weights ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key", ["xsec", "xs", "crossSection", "XSEC", "x_section", "cross-section", "xsec_pb", "xsecNNLO", "Cross_Section",
+            "xs_13TeV", "sigma_pb", "crossSectionInFb"],
+)  # fmt: skip
+def test_a_cross_section_that_would_not_be_read_is_refused(folder: Path, key: str) -> None:
+    message = refusal(folder, {"tt": {"files": ["a.root"], "metadata": {key: 831.76}}})
+    assert f"'tt': the metadata name {key!r} looks like a cross section" in message
+    assert "'cross_section' [pb]" in message
+    for said in (831.76, "file weights"):
+        fileset = load_fileset({"tt": {"files": [folder / "a.root"], "metadata": {key: 831.76, "cross_section": said}}})
+        assert fileset.datasets[0].cross_section == (831.76 if said == 831.76 else None)
+        assert fileset.datasets[0].mixes_by_file_weights == (said == "file weights")
+
+
+@pytest.mark.parametrize("key", ["year", "sigma", "xsection_source", "process", "excess", "axes"])
+def test_other_metadata_are_the_users(folder: Path, key: str) -> None:
+    assert load_fileset({"tt": {"files": [folder / "a.root"], "metadata": {key: 1}}}).datasets[0].metadata == {key: 1}
+
+
+@pytest.mark.parametrize("key", ["kfactor", "k_factor", "filter_efficiency", "BR", "sumw", "sum_genweights"])
+def test_factors_that_are_not_read_are_named(folder: Path, key: str, capsys: Any) -> None:
+    load_fileset({"tt": {"files": [folder / "a.root"], "metadata": {"cross_section": 2.0, key: 1.2}}})
+    assert f"data set 'tt': the metadata {key!r} are not read" in capsys.readouterr().err
+
+
+# -- filesets that coffea has preprocessed ----------------------------------------------------------------------------
+
+UUID = "d48060b2-6a57-11ed-8e14-0600a8c0beef"
+WHOLE = {"object_path": "Events", "steps": [[0, 30], [30, 50]], "num_entries": 50, "uuid": UUID}
+
+
+def test_a_preprocessed_file_is_read_whole(folder: Path) -> None:
+    described = {"files": {"a.root": WHOLE}, "form": "H4sI", "format": "root", "did": None, "metadata": None}
+    (dataset,) = load_fileset(write(folder, {"tt": described})).datasets
+    assert dict(dataset.files) == {str(folder / "a.root"): "Events"}
+    assert dataset.expected == {str(folder / "a.root"): Expected(50, UUID.replace("-", ""))}
+
+
+def test_the_objects_of_coffea_are_filesets(folder: Path) -> None:
+    spec = DatasetSpec(files={str(folder / "a.root"): WHOLE, str(folder / "b.root"): "Events"}, metadata={"year": 1})
+    for source in (DataGroupSpec({"tt": spec}), {"tt": spec}, {"tt": {"files": spec.files, "metadata": {"year": 1}}}):
+        (dataset,) = load_fileset(source).datasets
+        assert dict(dataset.files) == {str(folder / name): "Events" for name in ("a.root", "b.root")}
+        assert dict(dataset.metadata) == {"year": 1}
+        assert dataset.expected[str(folder / "a.root")].entries == 50
+    with pytest.raises(FilesetError, match="DatasetSpec is not a fileset: give the data set a name"):
+        load_fileset(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": [[0, 30]]}, "steps choose 30 of 50 events, but files are read whole"),
+        ({"steps": [[10, 50]]}, "steps choose 40 of 50 events"),
+        ({"steps": [[0, 20], [30, 50]], "num_entries": None}, "steps choose 40 of the events"),
+        ({"steps": [[0, 30], [0, 30]], "num_entries": None}, "steps choose 60 of the events"),
+        ({"steps": "all"}, "steps must be"),
+        ({"num_entries": -1, "steps": None}, "num_entries must be"),
+        ({"uuid": "abc"}, "uuid must be"),
+        ({"format": "parquet", "object_path": None}, "format 'parquet': only ROOT files"),
+        ({"object_path": 3}, "object_path must be"),
+        ({"treename": "Events"}, "unknown key 'treename'"),
+    ],
+)
+def test_a_description_that_cannot_be_followed_is_refused(folder: Path, change: Any, said: str) -> None:
+    message = refusal(folder, {"tt": {"files": {"a.root": {**WHOLE, **change}}}})
+    assert "'tt': 'a.root'" in message
+    assert said in message
+
+
+def test_a_description_of_one_file_does_not_fit_a_pattern(folder: Path) -> None:
+    assert "matches 3 files, and num_entries or uuid" in refusal(folder, {"tt": {"files": {"*.root": WHOLE}}})
+    assert len(load_fileset(write(folder, {"tt": {"files": {"*.root": {"object_path": "Events"}}}})).paths) == 3
+
+
 # -- leaving files out ------------------------------------------------------------------------------------------------
 
 
@@ -222,3 +341,15 @@ def test_without_leaves_files_out_and_empty_data_sets(folder: Path) -> None:
     assert [(dataset.name, dataset.metadata) for dataset in left.datasets] == [("tt", {"k": 1})]
     assert len(fileset.paths) == 3, "the fileset itself does not change"
     assert fileset.without(set()) == fileset
+
+
+def test_what_is_no_regular_file_is_said_to_be_none(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.root")
+    assert "no such file: /dev/zero (it is a directory, a device or a pipe)" in refusal(folder, {"tt": ["/dev/zero"]})
+    assert "pipe.root (it is" in refusal(folder, {"tt": ["pipe.root"]})
+
+
+@pytest.mark.parametrize("number", [np.float32(3), np.int64(3), 3])
+def test_a_cross_section_may_be_any_kind_of_number(folder: Path, number: Any) -> None:
+    given = {"files": [folder / "a.root"], "metadata": {"cross_section": number}}
+    assert load_fileset({"tt": given}).datasets[0].cross_section == 3.0

@@ -16,7 +16,7 @@ from hepcal import rows as on_disk
 from hepcal import writing
 from hepcal.calibrators import ensemble
 from hepcal.constituents import Constituents
-from hepcal.errors import IncompleteRunError, PairsError
+from hepcal.errors import IncompleteRunError, OutputError, PairsError
 from hepcal.networks.scaling import MOMENTUM, InputScaling, transform
 from hepcal.rows import StoredRows, check_rows, chunks, open_column, stored, taken
 from hepcal.training.inputs import StreamedInputs, input_tensor, network_inputs, raw_chunks
@@ -203,7 +203,7 @@ def test_an_older_table_is_there_until_the_new_one_is(tmp_path, monkeypatch):
         return move(self, target)
 
     monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match=r"cannot write the table .*pairs: no space"):
         other.save(tmp_path / "pairs")
     assert hepcal.JetPairs.open(tmp_path / "pairs").sha256 == table.sha256
     monkeypatch.setattr(Path, "rename", move)

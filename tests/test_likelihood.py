@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -313,18 +314,72 @@ def test_jets_far_from_the_training_are_flagged_though_their_summary_is_not(
     assert prediction.in_range.tolist() == [False, True, True]
 
 
-def test_jets_of_no_weight_are_no_support() -> None:
+def weighted_pairs(truth: np.ndarray, weight: np.ndarray, seed: int) -> hepcal.JetPairs:
+    """The response 0.95 z +- 0.05 z."""
+    reco = truth * np.random.default_rng(seed).normal(0.95, 0.05, len(truth))
+    return hepcal.JetPairs.from_arrays(np.empty((len(truth), 0)), [], reco=reco, truth=truth, weight=weight)
+
+
+def test_where_few_jets_carry_the_weight_there_is_no_support(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beyond 2 TeV one jet in 200 has 1e5 times the weight of the others: 3,000 jets, but sixteen effective ones."""
     rng = np.random.default_rng(1)
-    truth = rng.uniform(500, 3000, 5_000)
-    weight = np.exp(-0.5 * ((truth - 2000) / 50) ** 2)
-    pairs = hepcal.JetPairs.from_arrays(
-        np.empty((5_000, 0)), [], reco=truth * rng.normal(0.95, 0.05, 5_000), truth=truth, weight=weight
-    )
-    found = hepcal.train(pairs, hepcal.Likelihood(**QUICK | {"max_updates": 100}), seed=1, show=False)
+    truth = rng.uniform(500, 3000, 8_000)
+    weight = np.where(truth > 2000, np.where(rng.uniform(size=8_000) < 0.005, 1e5, 1.0), 1.0)
+    weight[truth < 600] = 0
+    found = hepcal.train(weighted_pairs(truth, weight, 1), hepcal.Likelihood(**QUICK | {"max_updates": 100}), seed=1)
     low, high = np.exp(found._support)
-    # A weight of 1e-5 of the mean is 5.4 widths from the peak here; the table reaches 30 and 20 widths.
-    assert 2000 - 5.5 * 50 < low < 2000 - 50
-    assert 2000 + 50 < high < 2000 + 5.5 * 50
+    assert low == pytest.approx(600, abs=15)
+    assert 1800 < high < 2150
+    outside = np.mean((truth < 600) | (truth > high))
+    assert found.card.figures["outside_support"] == pytest.approx(outside, abs=0.02)
+    assert found.card.figures["truth_high"] == pytest.approx(high)
+    assert "fewer than 25 effective jets lie within a resolution" in capsys.readouterr().err
+
+
+def test_stitched_slices_over_nine_orders_of_magnitude_are_learned_everywhere() -> None:
+    """Spectrum z^-10 in slices of equally many jets: the weights say nothing of the response."""
+    edges = np.geomspace(300, 2700, 5)
+    rng = np.random.default_rng(2)
+    slices = [(low**-9 + rng.uniform(size=5_000) * (high**-9 - low**-9)) ** (-1 / 9) for low, high in pairwise(edges)]
+    weight = np.repeat((edges[:-1] / 300) ** -9, 5_000)
+    assert weight.max() / weight.min() > 1e6
+    pairs = weighted_pairs(np.concatenate(slices), weight, 3)
+    found = hepcal.train(pairs, hepcal.Likelihood(**QUICK), seed=1, show=False)
+    low, high = np.exp(found._support)
+    assert low < 310
+    assert high > 2500
+    for z in (400.0, 800.0, 1500.0, 2300.0):
+        reco = z * np.random.default_rng(4).normal(0.95, 0.05, 20_000)
+        prediction = found.predict(np.empty((len(reco), 0)), reco)
+        assert np.median(prediction.mean) / z == pytest.approx(1, abs=0.006)
+        assert np.median(prediction.sigma_pred) / z < 0.005
+
+
+def test_a_factor_that_depends_on_the_truth_alone_changes_nothing() -> None:
+    """Weights that are a power of the truth give the calibration of unweighted jets, to the statistics of the draws."""
+    truth = toy_pairs(10_000, 1, "flat").truth
+    plain, steep = (
+        hepcal.train(weighted_pairs(truth, weight, 5), hepcal.Likelihood(**QUICK), seed=1, show=False)
+        for weight in (np.ones(len(truth)), truth**-8.0)
+    )
+    reco = np.linspace(1900, 3600, 500)
+    first, second = (c.predict(np.empty((500, 0)), reco) for c in (plain, steep))
+    assert second.mean == pytest.approx(first.mean, rel=0.004)
+    assert second.sigma_stoch == pytest.approx(first.sigma_stoch, rel=0.05)
+
+
+def test_relative_weights_of_jets_of_the_same_truth_are_kept() -> None:
+    """Half of the jets have the response 0.8 and weigh three: the median response is theirs, not the one between."""
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(1000, 3000, 20_000)
+    low = rng.uniform(size=20_000) < 0.5
+    reco = truth * np.where(low, 0.8, 1.0) * rng.normal(1, 0.04, 20_000)
+    weight = np.where(low, 3.0, 1.0) * truth**-6.0
+    pairs = hepcal.JetPairs.from_arrays(np.empty((20_000, 0)), [], reco=reco, truth=truth, weight=weight)
+    found = hepcal.train(pairs, hepcal.Likelihood(**QUICK), seed=1, show=False)
+    # Three quarters have 0.8: the median is their quantile 2/3.
+    prediction = found.predict(np.empty((1, 0)), np.array([2000 * 0.8 * (1 + 0.04 * norm.ppf(2 / 3))]))
+    assert prediction.mean[0] == pytest.approx(2000, rel=0.01)
 
 
 def test_a_weak_but_rising_response_keeps_its_support() -> None:

@@ -474,3 +474,13 @@ def test_methods_without_a_baseline_have_no_calibration_uncertainty(pairs, jets)
     found = trained(pairs, hepcal.Heteroscedastic(**TINY)).predict(jets.features, jets.reco)
     assert found.sigma_cal is None
     assert found.baseline is None
+
+
+def test_the_method_may_stand_in_front() -> None:
+    """As README.md writes it."""
+    assert hepcal.NoisyLabels(hepcal.BNN(draws=7), fraction=0.04) == hepcal.NoisyLabels(
+        method=hepcal.BNN(draws=7), fraction=0.04
+    )
+    assert hepcal.NoisyLabels().method == hepcal.BNN()
+    with pytest.raises(TypeError, match="twice"):
+        hepcal.NoisyLabels(hepcal.BNN(), method=hepcal.BNN())

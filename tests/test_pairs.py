@@ -1,6 +1,7 @@
 """The training table: what is in it, and that it survives disk, splits and parallel reading."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from hepcal import Features, JetPairs
 from hepcal.demo import demo_fileset
-from hepcal.errors import FilesetError, PairsError
+from hepcal.errors import FilesetError, MissingFieldError, PairsError
 from hepcal.executors import open_executor
 
 COLUMNS = ("features", "reco", "truth", "weight", "event")
@@ -143,3 +144,28 @@ def test_arrays_of_raw_momenta_are_marked_as_such():
     assert toy(pt="raw").spec.pt == "raw"
     with pytest.raises(PairsError, match="must be integers"):
         toy(event=np.linspace(0, 1, 40))
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_files_that_lack_an_input_are_left_out_as_in_a_run(tmp_path, write_nanoaod, written):
+    def without_mass(content):
+        content["Jet"] = content["Jet"][[name for name in content["Jet"].fields if name != "mass"]]
+
+    good = write_nanoaod(tmp_path / "good.root")
+    slim = write_nanoaod(tmp_path / "slim.root", seed=1, edit=without_mass)
+    (tmp_path / "cut.root").write_bytes(good.read_bytes()[:3_000])
+    fileset = {"QCD": [str(good), str(slim), str(tmp_path / "cut.root")]}
+    features = Features(inputs=("eta", "mass"))
+    if written:
+        found = JetPairs.write(fileset, tmp_path / "pairs", features, allow_skipped=True, show=False)
+    else:
+        found = JetPairs.from_fileset(fileset, features, allow_skipped=True, show=False)
+    alone = JetPairs.from_fileset({"QCD": [str(good)]}, features, show=False)
+    assert found.sha256 == alone.sha256
+    skipped = {Path(path).name: reason for path, reason in found.source["skipped_files"]}
+    assert set(skipped) == {"slim.root", "cut.root"}
+    assert "Jet_mass" in skipped["slim.root"]
+    with pytest.raises(MissingFieldError, match=r"slim\.root.*Jet_mass"):
+        JetPairs.from_fileset({"QCD": [str(good), str(slim)]}, features, show=False)
+    with pytest.raises(MissingFieldError, match=r"slim\.root.*Jet_mass"):
+        JetPairs.from_fileset({"QCD": [str(slim)]}, features, allow_skipped=True, show=False)

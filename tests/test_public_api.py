@@ -13,8 +13,8 @@ def test_public_names_are_these():
         "BNN", "Calibrator", "Constituents", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz",
         "GeneralisedInversion", "Heteroscedastic", "JetPairs", "Likelihood", "MSE", "NoisyLabels",
         "NumericalInversion", "OptimalTransport", "Prediction", "SummaryLikelihood", "augment", "cross_fit",
-        "diagnostics", "load_fileset", "plot", "priors", "processors", "scores", "spread", "tagging", "train",
-        "truth_closure",
+        "diagnostics", "load_fileset", "plot", "priors", "processors", "results", "scores", "spread", "tagging",
+        "train", "truth_closure",
     ]  # fmt: skip
     assert set(dir(hepcal)) == {*hepcal.__all__, "__version__"}
     for name in hepcal.__all__:

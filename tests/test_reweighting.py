@@ -6,6 +6,7 @@ import functools
 import itertools
 import operator
 import random
+from typing import Any
 
 import hist
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from pydantic import ValidationError
 
+from hepcal.errors import PairsError
 from hepcal.reweighting import (
     MASS_BIN,
     MASS_BINS,
@@ -448,3 +450,26 @@ WEIGHT = stn.arrays(float, st.integers(1, 50), elements=st.floats(1e-3, 1e3))
 def test_effective_number_is_between_one_and_all_and_has_no_scale(weight: np.ndarray, factor: float) -> None:
     assert 1 - 1e-9 <= n_eff(weight) <= len(weight) * (1 + 1e-9)
     assert n_eff(weight * factor) == pytest.approx(n_eff(weight))
+
+
+@pytest.mark.parametrize(("column", "bad"), [("truth", np.nan), ("truth", 0.0), ("truth", -5.0), ("truth", np.inf),
+                                             ("weight", np.nan), ("weight", np.inf)])  # fmt: skip
+@pytest.mark.parametrize("convention", ["weighted", "unweighted"])
+@pytest.mark.parametrize("density", [None, lambda z: np.exp(-z / SLOPE)], ids=["own", "given"])
+def test_flattening_refuses_what_is_no_truth_or_weight(column: str, bad: float, convention: str, density: Any) -> None:
+    columns = {"truth": falling(500), "weight": np.ones(500)}
+    columns[column][7] = bad
+    with pytest.raises(PairsError, match=rf"'{column}' is .* in 1 of 500 rows, first in row 7 \({bad:g}\)"):
+        flattening_weights(**columns, convention=convention, density=density)  # type: ignore[arg-type]
+    if column == "weight":
+        with pytest.raises(PairsError, match="'weight' is NaN or infinite in 1 of 500"):
+            resonance_weights(mass=columns["truth"], weight=columns["weight"])
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.inf])
+def test_flattening_refuses_a_density_that_cannot_divide(bad: float) -> None:
+    with pytest.raises(PairsError, match="'density' is zero, negative or infinite at a truth in 1 of 3 rows"):
+        flattening_weights(np.array([100.0, 200.0, 300.0]), density=lambda z: np.where(z == 200, bad, 1.0))
+    # Outside of its support is NaN, and counted.
+    found = flattening_weights(np.array([100.0, 200.0]), density=lambda z: np.where(z == 200, np.nan, 2.0))
+    assert (found.weight.tolist(), found.outside) == ([0.5, 0.0], 1)

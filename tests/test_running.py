@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import uproot
 from coffea.processor import Runner
+from hepcal.processors import SurveyProcessor
 
 import hepcal
 from hepcal import load_fileset, running
@@ -503,6 +504,117 @@ def test_dask_workers_start_quietly_beside_a_cluster_of_somebody_else() -> None:
             assert dask is not None
 
 
+# -- files that change -------------------------------------------------------------------------------------------------
+
+
+def replaced(path: Path, write_delphes: Any) -> None:
+    write_delphes(path, events=EVENTS, seed=9)
+
+
+def shortened(path: Path, write_delphes: Any) -> None:
+    of_the_same_uuid(path, write_delphes, EVENTS - 7)
+
+
+def lengthened(path: Path, write_delphes: Any) -> None:
+    of_the_same_uuid(path, write_delphes, EVENTS + 7)
+
+
+def deleted(path: Path, write_delphes: Any) -> None:
+    path.unlink()
+
+
+def of_the_same_uuid(path: Path, write_delphes: Any, events: int) -> None:
+    """Another file with the UUID of the one that it replaces, as a program leaves it that writes into a file."""
+    with uproot.open(path) as file:
+        uuid = file.file.fUUID
+    write_delphes(path, events=events, seed=9)
+    with uproot.open(path) as file:
+        own = file.file.fUUID
+    path.write_bytes(path.read_bytes().replace(own, uuid))
+
+
+CHANGES = {
+    replaced: r"was changed since it was inspected \(UUID: [-0-9a-f]{36} then, [-0-9a-f]{36} now\)",
+    shortened: rf"was changed since it was inspected \(events: {EVENTS} then, {EVENTS - 7} now\)",
+    lengthened: rf"was changed since it was inspected \(events: {EVENTS} then, {EVENTS + 7} now\)",
+    deleted: "FileNotFoundError",
+}
+
+
+def test_workers_anywhere_see_that_a_file_changed(executor: Any, good: list[Path], write_delphes: Any) -> None:
+    changed_after_inspection(executor, good, write_delphes, shortened)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_after_it_was_inspected_fails_by_name(
+    iterative: Any, good: list[Path], write_delphes: Any, change: Any
+) -> None:
+    changed_after_inspection(iterative, good, write_delphes, change)
+
+
+def changed_after_inspection(executor: Any, good: list[Path], write_delphes: Any, change: Any) -> None:
+    fileset = load_fileset({"QCD": [str(path) for path in good]})
+    inspected = inspect(fileset, show=False)
+    change(good[1], write_delphes)
+    with pytest.raises(IncompleteRunError, match=rf"{good[1]} \[\d+:\d+\]: .*{CHANGES[change]}"):
+        run(fileset, Census(), executor, inspected=inspected)
+    done = run(fileset, Census(), executor, inspected=inspected, allow_skipped=True)
+    assert [skipped.path for skipped in done.skipped] == [str(good[1])]
+    assert done.events == sum(done.output["events"].values()) == EVENTS
+    assert set(done.output["events"]) == {good[0].name}, "no chunk of it is left"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_training_table_is_not_made_of_files_that_change(
+    good: list[Path], write_delphes: Any, monkeypatch: Any, tmp_path: Path, change: Any, on_disk: bool
+) -> None:
+    def then_changes(*args: Any, **options: Any) -> Any:
+        found = inspect(*args, **options)
+        change(good[1], write_delphes)
+        return found
+
+    monkeypatch.setattr("hepcal.writing.inspect" if on_disk else "hepcal.running.inspect", then_changes)
+    fileset = {"QCD": [str(path) for path in good]}
+    whole = good[1].read_bytes()
+    for allowed in (False, True):
+        good[1].write_bytes(whole)
+        options: dict[str, Any] = {"show": False, "allow_skipped": allowed}
+        with contextlib.ExitStack() as refused:
+            if not allowed:
+                expected = rf"{good[1]} \[0:{EVENTS}\]: .*{CHANGES[change]}"
+                refused.enter_context(pytest.raises(IncompleteRunError, match=expected))
+            if on_disk:
+                table = hepcal.JetPairs.write(fileset, tmp_path / "pairs", **options)
+            else:
+                table = hepcal.JetPairs.from_fileset(fileset, **options)
+    assert table.source["events"] == EVENTS
+    assert [path for path, _ in table.source["skipped_files"]] == [str(good[1])]
+    assert set(table.event >> 40) == {0}
+
+
+def test_a_file_that_changes_between_survey_and_calibration_normalises_nothing(
+    iterative: Any, good: list[Path], write_delphes: Any, monkeypatch: Any, tmp_path: Path, small_calibrator: Calibrator
+) -> None:
+    process = SurveyProcessor.process
+
+    def survey(self: Any, events: ak.Array) -> Any:
+        out = process(self, events)
+        if events.metadata["filename"] == str(good[1]):
+            replaced(good[1], write_delphes)
+        return out
+
+    monkeypatch.setattr(SurveyProcessor, "process", survey)
+    fileset = load_fileset({"QCD": {"files": [str(path) for path in good], "metadata": {"cross_section": 8.0}}})
+    options: dict[str, Any] = {"plots": False, "show": False}
+    with pytest.raises(IncompleteRunError, match=rf"{good[1]} .*was changed since it was inspected"):
+        run_dijets(fileset, small_calibrator, iterative, tmp_path / "out", **options)
+    summary = run_dijets(fileset, small_calibrator, iterative, tmp_path / "out", allow_skipped=True, **options)
+    assert summary["events"]["read"] == EVENTS
+    assert summary["normalisation"]["QCD"]["sum_of_weights"] == EVENTS
+    assert [skipped["file"] for skipped in summary["events"]["skipped_files"]] == [str(good[1])]
+
+
 # -- our errors -------------------------------------------------------------------------------------------------------
 
 
@@ -537,7 +649,8 @@ def test_files_of_another_layout_than_the_training_are_refused(
     eta_only = small_calibrator.card.model_copy(
         update={"features": small_calibrator.card.features.model_copy(update={"inputs": ()})}
     )
-    tensors = dict(small_calibrator.tensors)
+    # What the training saw of the inputs would not fit to none of them.
+    tensors = {k: v for k, v in small_calibrator.tensors.items() if not k.startswith("histogram")}
     for part in ("mean", "scale", "low", "high"):
         tensors[f"input_{part}"] = tensors[f"input_{part}"][:1]
     layout = DenseLayout((1, *eta_only.settings["hidden"], 2))

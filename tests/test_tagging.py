@@ -547,6 +547,22 @@ def test_weights_change_what_is_learned(samples, judges):
     assert np.std(logits) < 0.25 * np.std(judges[2][np.abs(judges[2]) < 3])
 
 
+def test_negative_weights_subtract_jets_from_a_class(samples, judges):
+    """The signal comes with jets of the background, and as many others are subtracted."""
+    more = two_prongs(2000, -1, 21)[0]
+    signal = np.concatenate([samples[0], more])
+    weight = np.repeat([1.0, 1.0, -1.0], [3000, 1000, 1000])
+    found = train(signal, samples[1], QUICK, weight=(weight, None), seed=3, show=False)
+    prediction = found.predict(judges[0])
+    assert auc(prediction.score, judges[1])[0] == pytest.approx(BEST_AUC, abs=0.02)
+    inner = np.abs(judges[2]) < 3
+    slope = np.polyfit(judges[2][inner], prediction.logit[inner], 1)[0]
+    assert slope == pytest.approx(1, abs=0.25)
+    assert found.card.n_eff < 4_500
+    with pytest.raises(TrainingError, match="signal jets have negative weights"):
+        train(signal, samples[1], SHORT, weight=(np.where(np.arange(5000) % 2, 1.0, -0.99), None), seed=3, show=False)
+
+
 def test_jets_of_one_event_are_held_out_together(samples):
     event = np.arange(3000) // 3
     found = train(*(table(part, event=event) for part in samples), SHORT, seed=1, show=False)

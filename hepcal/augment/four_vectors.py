@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr, ndtri, pdtr
 
+from hepcal.arrays import unmasked
 from hepcal.constituents import COMPONENTS
 from hepcal.identity import uniform
 
@@ -179,6 +180,7 @@ def _particles(jet: np.ndarray, drawn: np.ndarray, radius: float, mean_pt: float
 
 def _changed(block: np.ndarray, frame: Frame, change: Change) -> Augmented:
     """Apply a change to all jets, part by part."""
+    block = unmasked("block", block)
     if block.ndim != 2 or block.shape[1] % len(COMPONENTS):
         raise ValueError(f"expected columns {', '.join(COMPONENTS)} of slots, shape (n, 4 count), found {block.shape}")
     count = block.shape[1] // len(COMPONENTS)

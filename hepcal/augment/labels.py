@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hepcal.arrays import numbers
 from hepcal.errors import PairsError
 from hepcal.identity import identity_of, normal
 from hepcal.pairs import JetPairs
@@ -63,7 +64,7 @@ def label_errors(pairs: JetPairs, fraction: float | None = None) -> np.ndarray:
             "the table has no column 'truth_error', the error of each label [GeV]: give a fraction of the truth, or "
             "make the table with JetPairs.from_arrays(..., truth_error=error)"
         )
-    error = np.asarray(pairs.truth_error, dtype=np.float64)
+    error = numbers("truth_error", pairs.truth_error)
     if not (good := np.isfinite(error) & (error >= 0)).all():
         raise PairsError(
             f"'truth_error' is NaN, infinite or negative in {np.sum(~good)} of {len(pairs)} rows, "

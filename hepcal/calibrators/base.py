@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
@@ -14,20 +14,27 @@ import awkward as ak
 import numpy as np
 import torch
 
+from hepcal.arrays import refuse_dask_awkward
 from hepcal.calibrators import cache, files
-from hepcal.calibrators.card import Card, transforms_of
+from hepcal.calibrators.card import Card
 from hepcal.calibrators.coverage import covered, has_interval, padded
 from hepcal.calibrators.devices import device_of
+from hepcal.calibrators.flat import flat_jets, transforms_of
 from hepcal.calibrators.method import Method
-from hepcal.columns import COVERED, REPLICAS, FlatJets, attach
-from hepcal.distributions import Distribution
-from hepcal.errors import CalibratorFileError, HepcalError, SchemaError
+from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
+from hepcal.calibrators.seen import histograms_of
+from hepcal.chosen import OfJets
+from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
+from hepcal.differences import Condition
+from hepcal.distributions import Distribution, Jets
+from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
+from hepcal.input_histograms import InputHistograms
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
 from hepcal.networks.scaling import InputScaling, TargetScaling
+from hepcal.originals import detector_pt
+from hepcal.pairs import JetPairs
 from hepcal.prediction import Prediction
-from hepcal.rows import StoredRows, check_rows, stored
-from hepcal.schemas import detector_pt
 
 __all__ = ["Calibrator", "device_of", "transforms_of"]
 
@@ -57,7 +64,10 @@ class Calibrator(ABC):
     replicas: int = 0
     # Jets that are computed at once.
     block: int = BLOCK
-    judges: bool = False  # whether one evaluation gives the columns and what they cover
+    # Whether one evaluation gives the columns and what they cover.
+    judges: bool = False
+    # What the training saw of the inputs, by the p_T that is held fixed; nothing in files of earlier versions.
+    input_histograms: Mapping[Condition, InputHistograms] = MappingProxyType({})
 
     def __init__(
         self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
@@ -80,6 +90,7 @@ class Calibrator(ABC):
             *(self.tensors[f"input_{part}"] for part in ("mean", "scale", "low", "high")),
         )
         self.target = TargetScaling(card.target_location, card.target_scale)
+        self.input_histograms = histograms_of(card.features, self.tensors)
         self._prepare()
 
     def _require(self, name: str, shape: tuple[int, ...], *, positive: bool = False) -> torch.Tensor:
@@ -98,17 +109,26 @@ class Calibrator(ABC):
     def _prepare(self) -> None:  # noqa: B027 - optional
         """Derived tensors that are not saved."""
 
-    def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
+    def predict(
+        self, features: JetPairs | np.ndarray, reco: np.ndarray | None = None, *, event: np.ndarray | None = None
+    ) -> Prediction:
         """Calibrated p_T and uncertainties of flat jets; densities are computed for the jets that ask for them.
 
         Args:
-            features: Untransformed inputs in the order of ``card.features``, shape (n, d).
-            reco: Detector-level p_T [GeV], shape (n,).
+            features: A table of jets, of which the columns are picked by name; or untransformed inputs in the order
+                of ``card.features``, shape (n, d).
+            reco: With inputs: detector-level p_T [GeV], shape (n,).
+            event: With inputs: event ids, integers of shape (n,), by which ``prediction.sample`` tells jets apart.
 
         Raises:
-            ValueError: The shapes do not fit the calibrator.
+            ValueError: The shapes do not fit the calibrator, or a value is missing, NaN or infinite.
+            PairsError: The table lacks an input, or its p_T or constituents are of another kind.
         """
-        features, reco = self._checked(features, reco)
+        features, reco, identity = flat_jets(self.card.features, features, reco, event)
+        return self._predicted(features, reco, identity)
+
+    def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
+        """The prediction of checked inputs."""
         columns = self._columns(features, reco)
         return Prediction(
             mean=columns["pt_calib"],
@@ -118,13 +138,18 @@ class Calibrator(ABC):
             components=self._components(features, reco),
             belt=self._belt(features, reco),
             by_network=self._by_network(features, reco),
+            identity=identity,
         )
 
-    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], np.ndarray] | None:
-        """Predictions (draws, jets) of a slice of the jets by every network, where there is no density of the truth."""
+    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], np.ndarray] | None:
+        """Predictions (draws, jets) of some of the jets by every network, where there is no density of the truth."""
         if not self.replicas or self._components(features, reco) is not None:
             return None
-        return lambda part: self._columns(features[part], reco[part], replicas=True)[REPLICAS].T
+        return OfJets(self._replicas, features, reco)
+
+    def _replicas(self, features: np.ndarray, reco: np.ndarray) -> np.ndarray:
+        """Predictions (draws, jets) [GeV] by every network."""
+        return self._columns(features, reco, replicas=True)[REPLICAS].T
 
     def _belt(
         self,
@@ -134,8 +159,8 @@ class Calibrator(ABC):
         """Confidence intervals of the jets by probability; None if the method has none of its own."""
         return None
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:  # noqa: ARG002
-        """Predictive distributions of p_T of a slice of the jets; None if the method has none."""
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
+        """Predictive distributions of p_T of some of the jets; None if the method has none."""
         return None
 
     def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
@@ -178,9 +203,24 @@ class Calibrator(ABC):
         if inside := truth is not None and self.judges:
             columns[COVERED] = np.empty(len(reco), dtype=bool)
         self._map(work, features, reco)
+        self._refuse_overflow(columns)
         if truth is not None and not inside:
             columns[COVERED] = covered(self, features, reco, truth)
         return columns
+
+    def _refuse_overflow(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Columns [GeV] that are infinite, and a calibrated p_T that is no number."""
+        for name, column in columns.items():
+            if column.dtype == bool:
+                continue
+            bad = np.isnan(column) | np.isinf(column) if name == "pt_calib" else np.isinf(column)
+            if bad.any():
+                first = int(np.flatnonzero(bad.reshape(len(column), -1).any(axis=1))[0])
+                raise NonFiniteFeatureError(
+                    f"{name!r} is not a finite number for {int(bad.sum())} of {bad.size} predictions, first of jet "
+                    f"{first}: the inputs are far outside of the training, or the calibrator is damaged. Look at the "
+                    "inputs of this jet, or leave such jets out"
+                )
 
     def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""
@@ -206,36 +246,58 @@ class Calibrator(ABC):
         return detector_pt(jets, self.card.features.pt or "pt")
 
     def __call__(
-        self, jets: ak.Array, event: ak.Array | None = None, *, replace: bool = False, replicas: bool = False,
+        self,
+        jets: ak.Array,
+        event: ak.Array | None = None,
+        *,
+        replace: bool = False,
+        replicas: bool = False,
         truth: ak.Array | None = None,
-    ) -> ak.Array:  # fmt: skip
+        prefix: str = "",
+    ) -> ak.Array:
         """Attach the calibration to jets, lazily.
+
+        Before or after a jet energy correction, the same jet gets the same numbers: raw p_T is read from ``pt_raw`` or
+        ``pt_orig`` where a correction left them, else from ``pt (1 - rawFactor)``, and what cannot be known is refused
+        (:mod:`hepcal.originals`). After ``replace=True``, and in every shifted collection, ``pt_raw`` is there for
+        coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T. Variations
+        that a correction attached before, such as ``JES_Total``, stay as they are: calibrate them one by one.
 
         Args:
             jets: Detector-level jets, ``events * var * Jet`` or ``events * Jet``; missing ones are allowed.
             event: The events, for calibrators with event-level inputs such as ``event_rho``, and for constituents of
                 Delphes jets.
-            replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``.
+            replace: Also set ``pt`` to ``pt_calib``, scale ``mass`` alike, and keep ``pt_orig`` and ``mass_orig``. Of
+                NanoAOD jets, update ``rawFactor``, and keep ``rawFactor_orig``, ``pt_raw`` and ``mass_raw``.
             replicas: Also attach ``pt_calib_replicas``, the p_T [GeV] by every weight draw or ensemble member, a list
                 of :attr:`replicas` numbers per jet. Replica k of all jets of all events is one network: the spread
                 of an observable computed per replica is its statistical error, correlations between jets included.
+            prefix: Put before the names of columns and records, so that several calibrators stand side by side:
+                ``"bnn_"`` gives ``bnn_pt_calib`` and ``bnn_calib_pred``.
             truth: True p_T [GeV] of the jets, in their layout, of simulation: also attach ``pt_calib_covered``, whether
                 it lies in the central 68.27 % interval of its prediction (:mod:`hepcal.calibrators.coverage`).
 
         Returns:
             The jets with the fields :attr:`columns` (GeV, float32; ``pt_calib_in_range`` bool) and one record per
-            name in :attr:`uncertainties`.
+            name in :attr:`uncertainties`. The jets in such a record carry what ``replace`` keeps.
 
         Raises:
             MissingFieldError: The jets lack a field in :attr:`uses`; raised at once.
-            SchemaError: The jets are of another layout than those of the training; raised at once.
-            HepcalError: The jets were calibrated before, the events are not theirs, or the method has no replicas;
+            SchemaError: The jets are of another layout than those of the training, or their raw p_T cannot be known;
                 raised at once.
+            HepcalError: The jets have columns of these names, the events are not theirs, or the method has no
+                replicas; raised at once.
+            UncomputedArrayError: They are arrays of dask-awkward: ``dask_awkward.map_partitions(calibrator, jets)``.
             NonFiniteFeatureError: A feature is NaN or infinite, or a jet has no constituents and the calibrator uses
                 them; raised when a column is first read.
         """
+        refuse_dask_awkward(jets, event, truth)
         flat = FlatJets(jets)
-        self._refuse(jets, replace)
+        if ak.backend(jets) == "typetracer":
+            options = partial(self, replace=replace, replicas=replicas, prefix=prefix)
+            return type_of_attached(options, jets, event=event, truth=truth)
+        refuse_taken(jets, (f"{prefix}pt_calib", *(prefix + shift for shift in SHIFTS.values())))
+        refuse_foreign(jets, self.card)
         self.card.features.require(jets, event)
         if event is not None and len(event) != len(jets):
             raise HepcalError(f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets")
@@ -250,32 +312,11 @@ class Calibrator(ABC):
             return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas, truth=true_pt)
 
         shifts = {shift: size for size, shift in SHIFTS.items() if shift in self.uncertainties}
-        options: dict[str, Any] = {
-            "replicas": self.replicas if replicas else 0,
-            "covered": truth is not None,
-            "replace": replace,
-        }
-        return attach(flat, evaluate, self.columns, shifts, **options)
-
-    def _refuse(self, jets: ak.Array, replace: bool) -> None:
-        """Jets that were calibrated before, or that mean something else by the same names."""
-        if "pt_orig" in jets.fields and (replace or "pt_calib" in jets.fields):
-            raise HepcalError(
-                "these jets have a field 'pt_orig': their pt was replaced by a calibrated one before. Calibrate the "
-                "jets of the file, or rename the field if another correction made it"
-            )
-        if self.card.source.schema_name == "delphes" and "rawFactor" in jets.fields:
-            raise SchemaError(
-                "this calibrator was trained on Delphes jets; these are NanoAOD jets (they have a rawFactor)"
-            )
-        # Of a file, through coffea; jets that were put together otherwise do not say what they are.
-        trained, given = self.card.source.collection, jets.layout.purelist_parameter("collection_name")
-        if trained and given and given != trained:
-            raise SchemaError(
-                f"this calibrator was trained on {trained} jets; these are {given} jets, of which it knows nothing. "
-                f"Calibrate events.{trained}, or train on these: JetPairs.from_fileset(..., jets={given!r}). For the "
-                f"same jets under another name: ak.with_parameter(jets, 'collection_name', {trained!r})"
-            )
+        count = self.replicas if replicas else 0
+        covered = truth is not None
+        return attach(
+            flat, evaluate, self.columns, shifts, replicas=count, covered=covered, replace=replace, prefix=prefix
+        )
 
     def __repr__(self) -> str:
         card = self.card
@@ -295,7 +336,11 @@ class Calibrator(ABC):
         return files.sha256(self.content)
 
     def save(self, path: str | Path) -> None:
-        """Write the calibrator to one file; an existing file is replaced only once the new one is complete."""
+        """Write the calibrator to one file; an existing file is replaced only once the new one is complete.
+
+        Raises:
+            OutputError: It cannot be written, or is a directory or a device; names the path.
+        """
         files.write(Path(path), self.content)
 
     @staticmethod
@@ -307,14 +352,15 @@ class Calibrator(ABC):
             device: ``cpu``, ``cuda`` ...
 
         Raises:
-            CalibratorFileError: The file is missing, damaged, or not a calibrator.
+            CalibratorFileError: The file is missing, damaged (its content does not match its hash), or not a
+                calibrator.
         """
         content = files.read(Path(path))
         return cache.get(content, files.sha256(content), device, where=str(path))
 
     def to(self, device: str) -> Calibrator:
         """The same calibrator on another device."""
-        return type(self)(self.card, self.tensors, device, self.inference)
+        return self._again(device, self.inference)
 
     def with_inference(self, inference: Inference) -> Calibrator:
         """The same calibrator with another way to compute uncertainties.
@@ -330,20 +376,14 @@ class Calibrator(ABC):
         """
         if inference not in get_args(Inference):
             raise HepcalError(f"no inference {inference!r}; there are {', '.join(get_args(Inference))}")
-        return type(self)(self.card, self.tensors, str(self.device), inference)
+        return self._again(str(self.device), inference)
+
+    def _again(self, device: str, inference: Inference) -> Calibrator:
+        """The same calibrator, with the same file."""
+        other = type(self)(self.card, self.tensors, device, inference)
+        other.content = self.content
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
-
-    def _checked(self, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = stored(features if isinstance(features, StoredRows) else np.asarray(features, dtype=np.float32))
-        reco = np.asarray(reco, dtype=np.float32)
-        spec = self.card.features
-        if reco.ndim != 1 or features.shape != (len(reco), spec.width):
-            raise ValueError(
-                f"expected features of shape (n, {spec.width}) for {spec.listed} and reco of shape (n,); "
-                f"found {features.shape} and {reco.shape}"
-            )
-        check_rows(spec.check, features, reco)
-        return features, reco

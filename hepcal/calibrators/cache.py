@@ -5,7 +5,6 @@ coffea unpickles a processor for every chunk; without this, a calibrator inside 
 
 from __future__ import annotations
 
-import json
 import threading
 from typing import TYPE_CHECKING
 
@@ -64,7 +63,7 @@ def _build(content: bytes, device: str, inference: Inference, where: str) -> Cal
     from hepcal.calibrators.registry import CALIBRATORS
 
     text, tensors = files.parse(content, where)
-    version = json.loads(text).get("version")
+    version = files.parse_card(text, where).get("version")
     if version != CARD_VERSION:
         raise CalibratorFileError(
             f"{where} is a calibrator file of version {version}; this hepcal reads version {CARD_VERSION}. "
@@ -72,7 +71,7 @@ def _build(content: bytes, device: str, inference: Inference, where: str) -> Cal
         )
     try:
         card = Card.model_validate_json(text)
-        return CALIBRATORS[card.method](card, tensors, device, inference)
+        calibrator = CALIBRATORS[card.method](card, tensors, device, inference)
     except ValidationError as error:
         raise CalibratorFileError(f"{where}: its card is not valid: {error}") from error
     except CalibratorFileError as error:
@@ -81,3 +80,10 @@ def _build(content: bytes, device: str, inference: Inference, where: str) -> Cal
         raise CalibratorFileError(
             f"{where}: unknown method or missing tensor {error}; this version knows {', '.join(CALIBRATORS)}"
         ) from error
+    except files.MISFITS as error:
+        raise CalibratorFileError(
+            f"{where}: its card and its tensors do not fit each other ({type(error).__name__}: {error})"
+        ) from error
+    # Also of a file that another version wrote: what is hashed, sent and saved are the bytes that were read.
+    calibrator.content = content
+    return calibrator

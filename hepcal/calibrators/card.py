@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 
 from hepcal.errors import TrainingError
 from hepcal.features import Features
-from hepcal.networks.scaling import MOMENTUM
 
 __all__ = ["CARD_VERSION", "Card", "Quantity", "SourceCard", "joint_features"]
 
@@ -32,10 +31,12 @@ class SourceCard(BaseModel):
         n_eff: Their effective number.
         validation_jets: Jets held out for stopping.
         seed: Seed of the training.
-        reco_threshold: Smallest detector-level p_T in the training files [GeV]; zero if unknown.
+        reco_threshold: Detector-level p_T [GeV] of the threshold of the training files; zero if unknown or none.
+        truncated_below: Detector-level p_T [GeV] below which jets are out of range because of it; zero if unknown.
         data_sha256: Hash of the p_T of data and of their weights, for methods that map simulation to data.
         collection: Detector-level collection, such as ``Jet`` or ``FatJet``; empty if unknown.
         truth: What the truth is: a collection, or one particle per event such as ``Particle[0]``; empty if unknown.
+        keep_leptons: Whether particle-level jets that are prompt leptons were taken, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,9 +49,11 @@ class SourceCard(BaseModel):
     validation_jets: int
     seed: int
     reco_threshold: float = 0.0
+    truncated_below: float = 0.0
     data_sha256: str = ""
     collection: str = ""
     truth: str = ""
+    keep_leptons: bool = False
 
 
 class Card(BaseModel):
@@ -102,7 +105,7 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
         Every input once, in an order that keeps that of every calibrator.
 
     Raises:
-        TrainingError: They have different p_T conventions, transforms of one input, or orders.
+        TrainingError: They have different p_T conventions, transforms or meanings of one input, or orders.
     """
     specs = {name: card.features for name, card in cards.items()}
     if len({spec.pt for spec in specs.values()}) > 1:
@@ -118,8 +121,8 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
         for feature in spec.inputs:
             if feature != (other := inputs[feature.name]):
                 raise TrainingError(
-                    f"{name} has the input {feature.name!r} with the transform {feature.transform!r}, another "
-                    f"calibrator with {other.transform!r}: take them one by one"
+                    f"{name} has the input {feature.label!r} with the transform {feature.transform!r}, another "
+                    f"calibrator {other.label!r} with {other.transform!r}: take them one by one"
                 )
         for first, second in pairwise(spec.names):
             order.add(second, first)
@@ -131,9 +134,3 @@ def joint_features(cards: Mapping[str, Card]) -> Features:
     constituents = next(iter(momenta), None)
     pt = next(iter(specs.values())).pt
     return Features(inputs=tuple(inputs[name] for name in names), constituents=constituents, pt=pt)
-
-
-def transforms_of(features: Features) -> tuple[str, ...]:
-    """Transforms of all network inputs: ln p_T first, components of constituents last."""
-    momenta = features.width - len(features.inputs)
-    return ("log", *(feature.transform for feature in features.inputs), *[MOMENTUM] * momenta)

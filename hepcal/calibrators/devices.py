@@ -17,7 +17,7 @@ def device_of(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device, dtype=torch.float32).cpu()  # the device 'meta' has no numbers
     except (RuntimeError, AssertionError) as error:
         raise HepcalError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
     return device

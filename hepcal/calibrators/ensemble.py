@@ -51,12 +51,14 @@ class Ensemble(DensityMethod):
             head, (sample.inputs, *self.hidden), sample.target, generator, self.n, dropout=self.dropout
         )
         n_eff = sample.n_eff / (self.n if self.sample == "parts" else 1)
+        rows = parts(sample.event, self.n, generator) if self.sample == "parts" else None
+        drawn = bootstrap(sample, self.n, generator) if self.sample == "bootstrap" else None
         return MembersObjective(
             networks,
             head,
             0.5 / (self.prior_width**2 * n_eff),
-            multiplicity=multiplicities(sample.event, self.n, generator) if self.sample == "bootstrap" else None,
-            parts=parts(sample.event, self.n, generator) if self.sample == "parts" else None,
+            multiplicity=drawn if rows is None else of_parts(sample, rows),
+            parts=rows,
             autograd=self.autograd,
         )
 
@@ -73,14 +75,30 @@ class EnsembleCalibrator(NetworkCalibrator):
     sigmas = Ensemble.uncertainties
 
 
+def bootstrap(sample: TrainingSet, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Factors on the weights of every jet in n bootstrap samples, shape (jets, n); see :meth:`Cells.resampled`."""
+    drawn = multiplicities(sample.event, n, generator)
+    return drawn if sample.cells is None else torch.from_numpy(sample.cells.resampled(drawn.numpy()))
+
+
+def of_parts(sample: TrainingSet, rows: torch.Tensor) -> torch.Tensor | None:
+    """Factors (jets, 1) that let the positive weights of parts (n, rows) differ as the signed ones do."""
+    if sample.cells is None:
+        return None
+    inside = np.zeros((len(sample.event), len(rows)), dtype=np.uint8)
+    for member, of_member in enumerate(rows.numpy()):
+        inside[of_member, member] = 1
+    return torch.from_numpy(sample.cells.resampled(inside).sum(1, keepdims=True))
+
+
 def multiplicities(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor:
     """Poisson(1) multiplicity of every jet in n bootstrap samples, uint8 of shape (jets, n), equal within an event."""
     _, number = np.unique(event, return_inverse=True)
-    drawn = torch.empty((int(number.max()) + 1, n), dtype=torch.uint8)
+    drawn = torch.empty((int(number.max()) + 1, n), dtype=torch.uint8, device="cpu")
     # Some at a time: torch draws them as float32.
     for start in range(0, len(drawn), EVENTS_AT_ONCE):
         part = drawn[start : start + EVENTS_AT_ONCE]
-        part.copy_(torch.poisson(torch.ones(part.shape), generator=generator))
+        part.copy_(torch.poisson(torch.ones(part.shape, dtype=torch.float32, device="cpu"), generator=generator))
     return drawn.index_select(0, torch.from_numpy(number))
 
 
@@ -93,7 +111,7 @@ def parts(event: np.ndarray, n: int, generator: torch.Generator) -> torch.Tensor
     events = int(number.max()) + 1
     if events < n:
         raise TrainingError(f"{events} events cannot be cut into {n} parts")
-    part = (torch.randperm(events, generator=generator) % n).numpy()[number]
+    part = (torch.randperm(events, generator=generator, device="cpu") % n).numpy()[number]
     rows = [np.flatnonzero(part == member) for member in range(n)]
     size = min(len(found) for found in rows)
     return torch.from_numpy(np.stack([found[:size] for found in rows]))

@@ -1,74 +1,76 @@
-"""Calibrator files: one safetensors file with a JSON card in its header. Data, never code."""
+"""Calibrator files: one safetensors file with a JSON card in its header, sealed by a hash. Data, never code."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
+from hepcal import outputs, tensor_files
+from hepcal.documents import parse_json
 from hepcal.errors import CalibratorFileError
 
-__all__ = ["dump", "parse", "read", "sha256", "write"]
+__all__ = ["MISFITS", "dump", "parse", "parse_card", "read", "sha256", "write"]
 
 CARD_KEY = "hepcal_card"
+# What building an object from a card and tensors that do not fit each other may raise.
+MISFITS = (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AttributeError, AssertionError)
 
 
 def dump(card: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """A card (JSON) and tensors as bytes; equal content gives equal bytes."""
-    content: bytes = safetensors.torch.save(dict(sorted(tensors.items())), metadata={CARD_KEY: card})
-    return content
+    """A card (JSON) and tensors as bytes, with a hash of both; equal content gives equal bytes."""
+    return tensor_files.pack(CARD_KEY, card, tensors)
 
 
 def parse(content: bytes, where: str) -> tuple[str, dict[str, torch.Tensor]]:
     """Card (JSON) and tensors from bytes.
 
     Raises:
-        CalibratorFileError: The bytes are not a calibrator.
+        CalibratorFileError: The bytes are not a calibrator, or were changed after they were written.
     """
     try:
-        header_size = int.from_bytes(content[:8], "little")
-        if len(content) < 8 + header_size:
-            raise CalibratorFileError(
-                f"{where} is damaged or not a calibrator file: {len(content)} bytes are fewer than its header promises"
-            )
-        tensors = safetensors.torch.load(content)
-        metadata = json.loads(content[8 : 8 + header_size]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        if isinstance(error, CalibratorFileError):
-            raise
-        raise CalibratorFileError(f"{where} is damaged or not a calibrator file (safetensors): {error}") from error
-    if CARD_KEY not in metadata:
-        raise CalibratorFileError(f"{where} is a safetensors file, but not one of hepcal: it has no {CARD_KEY!r}")
-    return metadata[CARD_KEY], tensors
+        return tensor_files.unpack(CARD_KEY, content)
+    except ValueError as error:
+        raise CalibratorFileError(f"{where} is damaged or not a calibrator file: {error}") from error
+    except KeyError as error:
+        raise CalibratorFileError(
+            f"{where} is a safetensors file, but not one of hepcal: it has no {CARD_KEY!r}"
+        ) from error
+
+
+def parse_card(text: str, where: str) -> dict[str, Any]:
+    """A card as a JSON object.
+
+    Raises:
+        CalibratorFileError: It is none.
+    """
+    try:
+        card = parse_json(text)
+    except ValueError as error:
+        raise CalibratorFileError(f"{where} is damaged: its card is not JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise CalibratorFileError(f"{where} is damaged: its card is no JSON object but a {type(card).__name__}")
+    return card
 
 
 def read(path: Path) -> bytes:
     """The bytes of a file, or an error of ours (never an OSError, which coffea may be told to skip)."""
     try:
-        return path.read_bytes()
+        return outputs.read_bytes(path)
     except OSError as error:
         raise CalibratorFileError(f"cannot read the calibrator {path}: {error.strerror or error}") from error
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write atomically: to a file beside, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    """Write whole or not at all.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    outputs.write(path, content)
 
 
 def sha256(content: bytes) -> str:

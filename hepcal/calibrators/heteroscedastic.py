@@ -19,8 +19,8 @@ __all__ = ["Heteroscedastic", "HeteroscedasticCalibrator", "members_of"]
 class Heteroscedastic(DensityMethod):
     """Deterministic network that minimises the negative log-likelihood plus L2: the BNN with its widths at zero.
 
-    Provides sigma_stoch; it knows nothing of the error of its own training. It depends on the truth spectrum of the
-    training (arXiv:2205.05084).
+    Provides sigma_stoch; it knows nothing of the error of its own training: where jets are few, sigma_stoch contains
+    what the network did not learn there. It depends on the truth spectrum of the training (arXiv:2205.05084).
     """
 
     name: ClassVar[str] = "heteroscedastic"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from hepcal.arrays import numbers
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.card import Quantity
 from hepcal.calibrators.method import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Method, Positive
@@ -100,7 +101,7 @@ class NumericalInversionCalibrator(Calibrator):
         Returns:
             float64 of the same shape; NaN outside :attr:`support`, where the response was not seen.
         """
-        at = np.log(np.asarray(truth, dtype=np.float64))
+        at = np.log(numbers("truth", truth))
         return np.asarray(np.interp(at, self._log_truth, self._bias, left=np.nan, right=np.nan))
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -12,15 +13,16 @@ from pydantic import Field
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.card import Quantity
 from hepcal.calibrators.ensemble import Ensemble
+from hepcal.calibrators.flat import checked
 from hepcal.calibrators.method import Positive, PositiveFloat, Schedule
 from hepcal.columns import REPLICAS
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
-from hepcal.metrics import CENTRAL
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.forward import ForwardDensity
 from hepcal.networks.inverse import Reading, inverse_of
 from hepcal.prediction import combine_draws, in_quadrature
+from hepcal.statistics import CENTRAL
 
 __all__ = ["Likelihood", "LikelihoodCalibrator"]
 
@@ -31,6 +33,11 @@ class Likelihood(Ensemble):
     It does not depend on the truth spectrum of the training inside its support (arXiv:2205.05084, Eqs. 4 and 12):
     only p(reco | truth) is learned. ``sigma_stoch`` is half of the central 68.27 % Neyman belt, sigma_pred the spread
     over networks trained on bootstrap samples. No single location closes for a skewed response: choose one.
+
+    Weights count for jets of the same truth only: their spectrum is divided out, so that steep spectra and stitched
+    slices are learned wherever there are jets. The support ends where fewer than 25 effective jets lie within a
+    resolution; ``truth_low``, ``truth_high`` [GeV] and ``outside_support``, the share of the training jets beyond, are
+    figures of the card.
 
     Attributes:
         reading: ``median`` puts the truth where the median response is the measured p_T; ``mean`` where the mean
@@ -139,7 +146,7 @@ class LikelihoodCalibrator(Calibrator):
         """
         if not 0 < probability < 1:
             raise ValueError(f"a probability lies between 0 and 1, found {probability}")
-        features, reco = self._checked(features, reco)
+        features, reco = checked(self.card.features, features, reco)
         ends = np.empty((2, len(reco)))
 
         def work(part: slice, block: torch.Tensor) -> None:
@@ -153,4 +160,4 @@ class LikelihoodCalibrator(Calibrator):
         return ends[0], ends[1]
 
     def _belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
-        return lambda probability: self.interval(features, reco, probability)
+        return partial(self.interval, features, reco)

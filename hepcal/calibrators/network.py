@@ -11,16 +11,20 @@ import torch
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.coverage import central
 from hepcal.calibrators.method import NetworkMethod
+from hepcal.chosen import OfJets
 from hepcal.columns import COVERED, REPLICAS
-from hepcal.distributions import Distribution
+from hepcal.distributions import Distribution, Jets
 from hepcal.errors import HepcalError
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead
-from hepcal.networks.inference import WeightDraws
+from hepcal.networks.inference import WeightDraws, single_threaded
 from hepcal.networks.moments import MomentPropagation
 from hepcal.prediction import combine_draws, in_quadrature
 
 __all__ = ["NetworkCalibrator"]
+
+# A multiple of the numbers that any processor takes at once.
+LANES = 64
 
 
 class NetworkCalibrator(Calibrator):
@@ -48,10 +52,8 @@ class NetworkCalibrator(Calibrator):
         mean, sigma = (self._require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
         return MomentPropagation(self._layout, mean, sigma, self.device)
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:
-        if not self._head.has_density:
-            return None
-        return lambda part: self._distribution(features[part], reco[part])
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+        return OfJets(self._distribution, features, reco) if self._head.has_density else None
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV] of one block, and replicas (n, draws) if asked for."""
@@ -103,7 +105,11 @@ class NetworkCalibrator(Calibrator):
 
     def _distribution(self, features: np.ndarray, reco: np.ndarray) -> Distribution:
         """Predictive distributions of p_T [GeV], one per network and jet."""
-        outputs = torch.empty((self._networks.count, self._head.outputs, len(reco)))
+        # Functions round in another way at the end of an array: no jet is there.
+        padded = -(-len(reco) // LANES) * LANES
+        outputs = torch.zeros(
+            (self._networks.count, self._head.outputs, padded), dtype=torch.float32, device=torch.device("cpu")
+        )
 
         def work(part: slice, block: torch.Tensor) -> None:
             found = self._finite(self._networks(self.inputs(block)))
@@ -111,4 +117,6 @@ class NetworkCalibrator(Calibrator):
 
         self._map(work, features, reco)
         pt = reco.astype(np.float64)
-        return self._head.distribution(outputs).affine(self.target.scale * pt, self.target.location * pt)
+        with single_threaded():
+            found = self._head.distribution(outputs).take(slice(0, len(reco)))
+        return found.affine(self.target.scale * pt, self.target.location * pt)

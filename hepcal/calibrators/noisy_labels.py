@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from hepcal.arrays import numbers
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.card import Quantity
@@ -18,7 +19,7 @@ from hepcal.calibrators.method import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Densit
 from hepcal.calibrators.network import NetworkCalibrator
 from hepcal.calibrators.summary import SUMMARIES
 from hepcal.columns import REPLICAS
-from hepcal.distributions import Distribution
+from hepcal.distributions import Distribution, Jets
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
 from hepcal.prediction import Prediction, combine_draws, in_quadrature, signed_root
@@ -71,6 +72,14 @@ class NoisyLabels(Method):
     fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
     fresh: bool = False
     common: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def __init__(self, method: DensityMethod | dict[str, Any] | None = None, /, **settings: Any) -> None:
+        # The method reads best in front: NoisyLabels(BNN(), fraction=0.04).
+        if method is not None:
+            if "method" in settings:
+                raise TypeError("NoisyLabels got the method twice, in front and by its name")
+            settings["method"] = method
+        super().__init__(**settings)
 
     @field_validator("method", mode="before")
     @classmethod
@@ -147,9 +156,8 @@ class NoisyLabelsCalibrator(Calibrator):
         shared = {k: v for k, v in self.tensors.items() if k.startswith("input_")}
         return BASES[method](card, {**own, **shared}, str(self.device))
 
-    def predict(self, features: np.ndarray, reco: np.ndarray) -> Prediction:
-        """See :meth:`Calibrator.predict`; with the signed sigma_cal², its error, and the prediction of the baseline."""
-        features, reco = self._checked(features, reco)
+    def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
+        """As of any calibrator, with the signed sigma_cal², its error, and the prediction of the baseline."""
         more = (SQUARED, BASELINE_MEAN, *((SQUARED_ERROR, BASELINE_PRED) if self.replicas else ()))
         columns = self._columns(features, reco, more=more)
         inside, stoch = columns["pt_calib_in_range"], columns[SIGMA_STOCH]
@@ -167,10 +175,12 @@ class NoisyLabelsCalibrator(Calibrator):
                 sigma_pred=columns.get(BASELINE_PRED),
                 in_range=inside,
                 components=self.baseline._components(features, reco),
+                identity=identity,
             ),
+            identity=identity,
         )
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[slice], Distribution] | None:
+    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
         return self.smeared._components(features, reco)
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
@@ -235,7 +245,7 @@ class CalibrationWidth:
         """
         if prediction.baseline is None:
             raise ValueError("sigma_cal needs a baseline: predict with a calibrator of hepcal.NoisyLabels")
-        weight = np.ones(len(prediction)) if weight is None else np.asarray(weight, dtype=np.float64)
+        weight = np.ones(len(prediction)) if weight is None else numbers("weight", weight)
         if not weight.sum() > 0:
             raise ValueError(f"the weights of {len(weight)} jets sum to {weight.sum():g}")
         squares = [

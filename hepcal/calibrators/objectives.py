@@ -22,6 +22,7 @@ from hepcal.networks.bayesian import (
 )
 from hepcal.networks.heads import Head
 from hepcal.networks.members import Members
+from hepcal.signed_weights import Cells
 
 __all__ = ["Batch", "ElboObjective", "Inputs", "MembersObjective", "Objective", "Table", "TrainingSet"]
 
@@ -60,12 +61,14 @@ class TrainingSet:
         n_eff: Effective number of jets: divides the KL term.
         target: Standardised targets, shape (n,).
         event: Event of each jet, int64 of shape (n,): jets of one event are drawn together.
+        cells: The signed weights that those of the table were made of, if it had negative ones.
     """
 
     inputs: int
     n_eff: float
     target: torch.Tensor
     event: np.ndarray
+    cells: Cells | None = None
 
 
 class Objective(ABC):
@@ -210,7 +213,8 @@ class MembersObjective(Objective):
         head: The likelihood.
         decay: L2 strength lambda in lambda * sum w², per jet.
         draws: Masks to keep of a network with dropout; None keeps the networks without dropout.
-        multiplicity: How often each network sees each jet of the table, uint8 of shape (n, M); None: once.
+        multiplicity: How often each network sees each jet of the table, uint8 or float32 of shape (n, M), or (n, 1)
+            where they see different jets; None: once.
         parts: Rows of the table for each network, int64 of shape (M, rows), if they see different jets.
         autograd: Never use the hand-written gradient.
     """
@@ -250,7 +254,10 @@ class MembersObjective(Objective):
         x, y, w = table
         if self.parts is not None:
             rows = self.table_rows(rows)
-            return x[rows], y[rows], w[rows]
+            weight = w[rows]
+            if self.multiplicity is not None:
+                weight = weight * self.multiplicity[rows.cpu(), 0].to(weight.device)
+            return x[rows], y[rows], weight
         weight = w[rows]
         if self.multiplicity is not None:
             weight = weight * self.multiplicity[rows.cpu()].T.to(weight.device)

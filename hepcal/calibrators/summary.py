@@ -46,6 +46,11 @@ class SummaryLikelihood(Likelihood):
     prior. Networks are paired: network k of the density belongs to network k of the summary, so that sigma_pred holds
     the statistical errors of both.
 
+    Where jets are few, or the spectrum turns, a regression may be worse than the detector-level p_T. What is inverted
+    is ln reco + trust (ln s - ln reco), with the trust between 0 and 1 that resolves best, a function of reco p_T.
+    ``resolution_over_reco_LOW_HIGH`` in the figures of the card is the resolution of that over the one of reco p_T
+    alone, on held-out jets, by truth [GeV].
+
     Attributes:
         summary: A regression, e.g. ``hepcal.Ensemble(...)``; with several networks, as many as ``n``. With a single
             network, ``sigma_pred`` leaves out the statistical error of the summary.
@@ -108,9 +113,20 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
             if name.startswith(f"{PART}.")
         }
         shared = {name: tensor for name, tensor in self.tensors.items() if name.startswith("input_")}
-        self.summary = SUMMARIES[card.method](card, {**own, **shared}, str(self.device))
+        # A summary may standardise the inputs in a way of its own.
+        self.summary = SUMMARIES[card.method](card, {**shared, **own}, str(self.device))
         self.block = min(self.block, self.summary.block)
         self._reco_response = float(self._require("reco_response", (1,)))
+        self._trust = self._trusted()
+
+    def _trusted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Knots in ln p_T, rising, and how far the summary is trusted there; all the way in files without."""
+        if "trust" not in self.tensors:
+            return np.zeros(1), np.ones(1)
+        knots, trust = self._require("trust", (2, self.tensors["trust"].shape[-1])).double().numpy()
+        if not ((np.diff(knots) > 0).all() and (trust >= 0).all() and (trust <= 1).all()):
+            raise CalibratorFileError("tensor 'trust' needs rising knots and shares between 0 and 1")
+        return knots, trust
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         found = super()._evaluate(inputs, pt, replicas=replicas)
@@ -122,4 +138,6 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
     def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:
         found = self.summary._evaluate(inputs, pt, replicas=bool(self.summary.replicas))
         value = found[REPLICAS].T if self.summary.replicas else found["pt_calib"][None]
-        return torch.from_numpy(np.log(np.maximum(value.astype(np.float64), SMALLEST * pt)))
+        log_pt, (knots, trust) = np.log(pt), self._trust
+        log_summary = np.log(np.maximum(value.astype(np.float64), SMALLEST * pt))
+        return torch.from_numpy(log_pt + np.interp(log_pt, knots, trust) * (log_summary - log_pt))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from hepcal.identity import RandomByJet
+
 __all__ = ["ROOT_TWO_PI", "Distribution", "Jets", "as_float64", "require_positive"]
 
 ROOT_TWO_PI = float(np.sqrt(2 * np.pi))
@@ -44,13 +46,13 @@ class Distribution(ABC):
         """Variance of every draw, shape (S, n)."""
 
     @abstractmethod
-    def sample(self, draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, draw: np.ndarray, rng: np.random.Generator | RandomByJet) -> np.ndarray:
         """Random numbers from the distributions of given draws.
 
         Args:
             draw: Weight draw of every row, int of shape (size,). A row uses its draw for all jets, which keeps the
                 correlation between jets; the noise of each jet is its own.
-            rng: Source of random numbers.
+            rng: Source of random numbers: a generator, or what gives each jet its own.
 
         Returns:
             Shape (size, n).

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hepcal.distributions.base import Distribution, Jets, as_float64
+from hepcal.identity import RandomByJet
 
 __all__ = ["Blend"]
 
@@ -56,7 +57,7 @@ class Blend(Distribution):
         within = (1 - self.share) * self.first.variances() + self.share * self.second.variances()
         return np.asarray(within + self.share * (1 - self.share) * apart**2)
 
-    def sample(self, draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, draw: np.ndarray, rng: np.random.Generator | RandomByJet) -> np.ndarray:
         """See :meth:`Distribution.sample`."""
         of_second = rng.random((len(draw), len(self))) < self.share[draw]
         return np.where(of_second, self.second.sample(draw, rng), self.first.sample(draw, rng))

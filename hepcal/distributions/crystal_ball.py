@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from hepcal.distributions.base import ROOT_TWO_PI, Distribution, Jets, as_float64, require_positive
+from hepcal.identity import RandomByJet
 
 __all__ = ["CrystalBall"]
 
@@ -64,7 +65,7 @@ class CrystalBall(Distribution):
         mean, square = self._standard_moments()
         return np.asarray(self.sigma**2 * (square - mean**2))
 
-    def sample(self, draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, draw: np.ndarray, rng: np.random.Generator | RandomByJet) -> np.ndarray:
         """See :meth:`Distribution.sample`."""
         low, core, high = (area[draw] for area in self._areas(slice(None), slice(None)))
         where = rng.random(low.shape) * (low + core + high)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from hepcal.distributions.base import ROOT_TWO_PI, Distribution, Jets, as_float64, require_positive
+from hepcal.identity import RandomByJet
 
 __all__ = ["NormalMixture"]
 
@@ -64,7 +65,7 @@ class NormalMixture(Distribution):
         # Around the mean: <x²> - <x>² cancels when the mean is many widths from zero.
         return np.asarray((self.share * (self.sigma**2 + (self.mean - self.means()[:, None]) ** 2)).sum(axis=1))
 
-    def sample(self, draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, draw: np.ndarray, rng: np.random.Generator | RandomByJet) -> np.ndarray:
         """See :meth:`Distribution.sample`."""
         mean, sigma = self.mean[draw, 0], self.sigma[draw, 0]
         ahead = self.share.cumsum(axis=1)

@@ -81,7 +81,7 @@ class AnsatzLayout:
 
         The kinks of the first layer are spread over standardised inputs: with zero biases all would lie at one point.
         """
-        flat = torch.zeros(self.count)
+        flat = torch.zeros(self.count, dtype=torch.float32, device="cpu")
         for name, values in self.split(flat).items():
             layout = self.parts[name]
             if name.endswith("_line"):
@@ -89,7 +89,9 @@ class AnsatzLayout:
             values.copy_(layout.start(generator))
             (first, kinks), (last, _) = layout.split(values)[0], layout.split(values)[-1]
             assert kinks is not None  # noqa: S101 - these layouts have biases
-            kinks.copy_(-(first * torch.randn(first.shape, generator=generator)).sum(1))
+            kinks.copy_(
+                -(first * torch.randn(first.shape, generator=generator, dtype=torch.float32, device="cpu")).sum(1)
+            )
             last.zero_()
         return flat
 
@@ -189,13 +191,15 @@ class Pairing:
         n = len(z)
         truth, order = z.cpu().double().sort(stable=True)
         width = (truth[-1] - truth[0]).clamp_min(1e-300)
-        position = 0.5 * (torch.arange(n) + 0.5) / n + 0.5 * (truth - truth[0]) / width
+        position = (
+            0.5 * (torch.arange(n, dtype=torch.float32, device="cpu") + 0.5) / n + 0.5 * (truth - truth[0]) / width
+        )
         counts = torch.bincount((cells * position).long().clamp_max(cells - 1), minlength=cells)
         columns = []
         for events in torch.split(order, counts[counts > 0].tolist()):
             # Each event of the cell is used equally often, up to one.
-            shuffled = events[torch.randperm(len(events), generator=generator)]
-            columns.append(shuffled[torch.randperm(n, generator=generator) % len(events)])
+            shuffled = events[torch.randperm(len(events), generator=generator, device="cpu")]
+            columns.append(shuffled[torch.randperm(n, generator=generator, device="cpu") % len(events)])
         return cls.of(torch.stack(columns).to(z.device), weight, counts[counts > 0].to(z.device))
 
     @classmethod

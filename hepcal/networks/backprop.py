@@ -77,12 +77,12 @@ class LocalBackprop:
 
     def __init__(self, layout: DenseLayout, rows: int, device: torch.device) -> None:
         self.rows = rows
-        parameters, gradient = (torch.empty((2, layout.count), device=device) for _ in range(2))
+        parameters, gradient = (torch.empty((2, layout.count), device=device, dtype=torch.float32) for _ in range(2))
         self.mean, self.variance = parameters.unbind(0)
         self.by_mean, self.by_variance = gradient.unbind(0)
-        signal = torch.empty((2, rows * layout.units), device=device)
+        signal = torch.empty((2, rows * layout.units), device=device, dtype=torch.float32)
         self.noise = signal[1]
-        scratch = torch.empty((2, rows * max(layout.sizes)), device=device)
+        scratch = torch.empty((2, rows * max(layout.sizes)), device=device, dtype=torch.float32)
         blocks, gradients = layout.blocks(parameters), layout.blocks(gradient)
         signals = torch.split(signal, [rows * size for size in layout.sizes[1:]], dim=1)
         self._layers = [_LocalLayer(*parts, scratch, rows) for parts in zip(blocks, gradients, signals, strict=True)]

@@ -72,7 +72,7 @@ class MeanFieldPosterior(torch.nn.Module):
         super().__init__()
         self.layout, self.frozen = layout, frozen
         self.mean = torch.nn.Parameter(layout.start(generator))
-        rho = torch.full((layout.count,), -float("inf") if frozen else start_rho)
+        rho = torch.full((layout.count,), -float("inf") if frozen else start_rho, dtype=torch.float32, device="cpu")
         self.rho = torch.nn.Parameter(rho, requires_grad=not frozen)
 
     @property
@@ -106,7 +106,7 @@ class MeanFieldPosterior(torch.nn.Module):
             return self._local(x, generator)
         if estimator == "flipout":
             return self._flipout(x, generator)
-        noise = torch.randn(self.layout.count, generator=generator).to(x.device)
+        noise = torch.randn(self.layout.count, generator=generator, dtype=torch.float32, device="cpu").to(x.device)
         return self.layout.forward(self.mean + self.sigma * noise, x)
 
     def _local(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -125,7 +125,7 @@ class MeanFieldPosterior(torch.nn.Module):
         return x
 
     def _flipout(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        noise = torch.randn(self.layout.count, generator=generator).to(x.device)
+        noise = torch.randn(self.layout.count, generator=generator, dtype=torch.float32, device="cpu").to(x.device)
         layers = zip(self.layout.split(self.mean), self.layout.split(self.sigma * noise), strict=True)
         sizes = self.layout.sizes
         for number, ((weight, bias), (change, bias_change)) in enumerate(layers):
@@ -139,7 +139,7 @@ class MeanFieldPosterior(torch.nn.Module):
     @torch.no_grad()
     def draw(self, draws: int, generator: torch.Generator) -> torch.Tensor:
         """Weight draws of shape (draws, count), on the CPU: the replicas that a calibrator is saved with."""
-        noise = torch.randn((draws, self.layout.count), generator=generator)
+        noise = torch.randn((draws, self.layout.count), generator=generator, dtype=torch.float32, device="cpu")
         return self.mean.detach().cpu() + self.sigma.detach().cpu() * noise
 
 
@@ -152,9 +152,14 @@ def standard_normal(out: torch.Tensor, generator: torch.Generator) -> torch.Tens
     """Fill a tensor on any device with normal numbers of a generator on the CPU, the same everywhere."""
     if out.device.type == "cpu":
         return out.normal_(generator=generator)
-    return out.copy_(torch.randn(out.shape, generator=generator))
+    return out.copy_(torch.randn(out.shape, generator=generator, dtype=torch.float32, device="cpu"))
 
 
 def random_signs(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
     """Signs -1 and 1, float32 of shape (rows, columns)."""
-    return torch.randint(0, 2, (rows, columns), generator=generator, dtype=torch.int8).float().mul_(2).sub_(1)
+    return (
+        torch.randint(0, 2, (rows, columns), generator=generator, dtype=torch.int8, device="cpu")
+        .float()
+        .mul_(2)
+        .sub_(1)
+    )

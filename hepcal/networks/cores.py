@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from hepcal.cores import usable_cores
 from hepcal.errors import HepcalError
 from hepcal.networks.inference import BLOCK, fill_block, new_block, single_threaded
 
@@ -35,10 +36,9 @@ def cores() -> int:
 
     In this order: what :func:`threads` says; one in a worker, that is in a thread other than the main one (a dask
     worker computes in such threads) or in a process started by another Python process (loky, multiprocessing), since
-    the cores there are shared already; the environment variable ``HEPCAL_THREADS``; the cores this process may run
-    on, but no more than torch uses (``OMP_NUM_THREADS``, ``torch.set_num_threads``; one per physical core).
-
-    A limit on CPU time (a cgroup quota of a container) is not seen: set the variable there.
+    the cores there are shared already; the environment variable ``HEPCAL_THREADS``; the cores this process may use
+    (:func:`hepcal.cores.usable_cores`), but no more than torch uses (``OMP_NUM_THREADS``, ``torch.set_num_threads``;
+    one per physical core).
 
     Raises:
         HepcalError: ``HEPCAL_THREADS`` is not a positive integer.
@@ -53,8 +53,7 @@ def cores() -> int:
         if not wanted.isdecimal() or int(wanted) == 0:
             raise HepcalError(f"{VARIABLE} must be a positive integer, found {wanted!r}")
         return int(wanted)
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, torch.get_num_threads())
+    return min(usable_cores(), torch.get_num_threads())
 
 
 @contextmanager

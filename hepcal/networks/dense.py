@@ -52,11 +52,11 @@ class DenseLayout:
 
     def start(self, generator: torch.Generator) -> torch.Tensor:
         """Random starting point: He-scaled hidden weights, an output layer ten times smaller, zero biases."""
-        flat = torch.zeros(self.count)
+        flat = torch.zeros(self.count, dtype=torch.float32, device="cpu")
         layers = self.split(flat)
         for number, (weight, _) in enumerate(layers):
             scale = math.sqrt(2 / weight.shape[-1]) * (0.1 if number == len(layers) - 1 else 1.0)
-            weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+            weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float32, device="cpu") * scale)
         return flat
 
     def set_output_bias(self, flat: torch.Tensor, values: torch.Tensor) -> None:

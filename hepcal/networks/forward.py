@@ -81,8 +81,9 @@ class LogResponse:
             near: Where to start, (S, n) or (n,), if that is known to a fraction of a width.
             steps: Of the search from afar.
         """
-        probability = torch.as_tensor(probability, dtype=torch.float64)
-        level = torch.special.ndtri(probability).float().unsqueeze(-1)
+        if not isinstance(probability, torch.Tensor):
+            probability = torch.tensor(probability, dtype=torch.float64, device="cpu")
+        level = torch.special.ndtri(probability.double()).float().unsqueeze(-1)
         each = self.mean + self.sigma * level
         low, high = each.amin(1), each.amax(1)
         u = torch.sum(self.share * each, dim=1) if near is None else torch.minimum(torch.maximum(near, low), high)

@@ -137,9 +137,9 @@ class MixtureHead(Head):
     def start(self, target: torch.Tensor) -> torch.Tensor:
         """See :meth:`Head.start`; components begin at different quantiles, or they would stay equal."""
         k = self.components
-        middle = (torch.arange(k) + 0.5) / k
+        middle = (torch.arange(k, dtype=torch.float32, device="cpu") + 0.5) / k
         means = torch.quantile(target.double()[:1_000_000], middle.double()).to(target.dtype)
-        return torch.cat([torch.zeros(k), means, raw_width(target.std()).expand(k)])
+        return torch.cat([torch.zeros(k, dtype=torch.float32, device="cpu"), means, raw_width(target.std()).expand(k)])
 
     def _parts(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         k = self.components

@@ -87,8 +87,12 @@ class WeightDraws:
         """Workspace of the calling thread: per layer its inputs with the row of ones, and without; all outputs."""
         if getattr(self._scratch, "jets", None) != jets:
             *inner, out = self._layout.sizes
-            buffers = [torch.ones((size + 1, jets)) for size in inner]
-            self._scratch.buffers = buffers, [buffer[:-1] for buffer in buffers], torch.empty((self.count, out, jets))
+            buffers = [torch.ones((size + 1, jets), dtype=torch.float32, device="cpu") for size in inner]
+            self._scratch.buffers = (
+                buffers,
+                [buffer[:-1] for buffer in buffers],
+                torch.empty((self.count, out, jets), dtype=torch.float32, device="cpu"),
+            )
             self._scratch.jets = jets
         found: tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor] = self._scratch.buffers
         return found
@@ -106,7 +110,9 @@ class WeightDraws:
             float32 of shape (draws, out, n), on :attr:`device`, new.
         """
         inputs = inputs.to(self.device)
-        outputs = torch.empty((self.count, self._layout.sizes[-1], inputs.shape[1]), device=self.device)
+        outputs = torch.empty(
+            (self.count, self._layout.sizes[-1], inputs.shape[1]), device=self.device, dtype=torch.float32
+        )
         for start in range(0, inputs.shape[1], self._jets_at_once):
             part = slice(start, start + self._jets_at_once)
             outputs[:, :, part] = self._all_at_once(inputs[:, part])
@@ -130,7 +136,7 @@ def with_bias_column(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.T
 
 def new_block(inputs: int, jets: int = BLOCK) -> torch.Tensor:
     """An empty feature-major block of float32, p_T first, shape (inputs, jets)."""
-    return torch.empty((inputs, jets), dtype=torch.float32)
+    return torch.empty((inputs, jets), dtype=torch.float32, device="cpu")
 
 
 def fill_block(block: torch.Tensor, features: np.ndarray, reco: np.ndarray, start: int) -> slice:

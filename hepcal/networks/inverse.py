@@ -94,8 +94,8 @@ class TabulatedInverse(Inverse):
     def __init__(self, density: ForwardDensity) -> None:
         super().__init__(density)
         low, high = density.support
-        ends = torch.tensor([low - BEYOND, high + BEYOND], dtype=torch.float64)
-        inside = torch.linspace(low, high, NODES, dtype=torch.float64)
+        ends = torch.tensor([low - BEYOND, high + BEYOND], dtype=torch.float64, device="cpu")
+        inside = torch.linspace(low, high, NODES, dtype=torch.float64, device="cpu")
         self._grid = torch.cat([ends[:1], inside, ends[1:]])
         self._tables: dict[Reading, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -120,7 +120,7 @@ class TabulatedInverse(Inverse):
     @torch.no_grad()
     def _table(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
         """Ln x in rising order and ln truth, (S, nodes) each."""
-        grid, none = self._grid, torch.empty((0, len(self._grid)))
+        grid, none = self._grid, torch.empty((0, len(self._grid)), dtype=torch.float32, device="cpu")
         if reading == "mode":
             # The other way round: the most probable truth for measured values all over the range.
             log_x = grid[None] + self.density.location
@@ -149,7 +149,9 @@ def scouted(nodes: list[LogResponse], readings: Sequence[Reading]) -> list[list[
     """What is read at each node, mean over the networks, float64 of shape (n,), for each reading."""
     probabilities = [reading for reading in readings if not isinstance(reading, str)]
     rows, networks = len(probabilities) * len(nodes), len(nodes[0].mean)
-    levels = torch.tensor(probabilities, dtype=torch.float64).repeat_interleave(len(nodes) * networks)[:, None]
+    levels = torch.tensor(probabilities, dtype=torch.float64, device="cpu").repeat_interleave(len(nodes) * networks)[
+        :, None
+    ]
     # All at once: with few networks, the calls cost more than the numbers.
     quantiles = LogResponse.together(nodes * len(probabilities)).quantile(levels, steps=SCOUT_STEPS).double()
     means = iter(quantiles.view(rows, networks, -1).mean(1))
@@ -192,7 +194,7 @@ def maximum(
     A scan around a start (n,), and a parabola through its best three nodes.
     """
     step = SCAN_REACH * density.scale / SCANNED
-    offsets = torch.arange(-SCANNED, SCANNED + 1, dtype=torch.float64) * step
+    offsets = torch.arange(-SCANNED, SCANNED + 1, dtype=torch.float64, device="cpu") * step
     heights = torch.stack(
         [
             density(start + offset, conditions).log_density((log_x - start - offset).float()).double()

@@ -77,7 +77,7 @@ def keep_factors(shape: tuple[int, ...], rate: float, generator: torch.Generator
     count = 1
     for size in shape:
         count *= size
-    bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device="cpu").random_(-(2**63), None, generator=generator)
     kept = bits.view(torch.int16)[:count].view(shape) >= round(rate * 65536) - 32768
     return kept.float().mul_(1 / (1 - rate))
 

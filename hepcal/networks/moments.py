@@ -162,7 +162,7 @@ class Propagation:
         if getattr(self._scratch, "jets", None) != jets:
             sizes = self._layout.sizes
             self._scratch.stages = [_Stage.empty(size, jets, self._device) for size in sizes]
-            self._scratch.temporary = torch.empty((4, max(sizes[1:]), jets), device=self._device)
+            self._scratch.temporary = torch.empty((4, max(sizes[1:]), jets), device=self._device, dtype=torch.float32)
             self._scratch.jets = jets
         return self._scratch.stages, self._scratch.temporary
 
@@ -235,8 +235,8 @@ class _Stage:
     @classmethod
     def empty(cls, size: int, jets: int, device: torch.device) -> _Stage:
         """Room for so many units and jets."""
-        with_one = torch.ones((2, size + 1, jets), device=device)
-        rest = torch.empty((3, size, jets), device=device)
+        with_one = torch.ones((2, size + 1, jets), device=device, dtype=torch.float32)
+        rest = torch.empty((3, size, jets), device=device, dtype=torch.float32)
         return cls(with_one[0], with_one[1], with_one[0, :-1], rest[0], rest[1], rest[2])
 
 

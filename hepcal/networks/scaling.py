@@ -62,7 +62,7 @@ class InputScaling:
             transforms: One name per input.
             weight: Of all jets, shape (n,).
         """
-        momentum = torch.tensor([name == MOMENTUM for name in transforms])
+        momentum = torch.tensor([name == MOMENTUM for name in transforms], dtype=torch.bool, device="cpu")
         share = (weight / weight.sum()).double()
         first: list[torch.Tensor] = []
         for part, values, scratch in _doubles(chunks(), transforms):
@@ -155,10 +155,10 @@ def _transform_into(out: torch.Tensor, raw: torch.Tensor, transforms: Sequence[s
 
 def _doubles(chunks: Chunks, transforms: Sequence[str]) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Transformed inputs (d, m) as float64, and memory of that shape, both used again for the next chunk."""
-    memory = torch.empty((2, 0, 0))
+    memory = torch.empty((2, 0, 0), dtype=torch.float32, device="cpu")
     for part, raw in chunks:
         if raw.numel() > memory[0].numel():
-            memory = torch.empty((2, *raw.shape), dtype=torch.float64)
+            memory = torch.empty((2, *raw.shape), dtype=torch.float64, device="cpu")
         values, scratch = memory[:, :, : raw.shape[1]]
         values.copy_(raw)
         _transform_into(values, raw, transforms)

@@ -22,6 +22,7 @@ import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 
+from hepcal.arrays import numbers
 from hepcal.plot import panels
 from hepcal.plot.panels import Density, NothingToDrawError, styled
 from hepcal.scores import effective_number, weighted_quantiles
@@ -240,7 +241,7 @@ def _in_bins(
 
 def _density(values: np.ndarray, weight: np.ndarray | None, edges: np.ndarray) -> Density | None:
     """The normalised density in bins; None where n_eff is too small."""
-    weight = np.ones(len(values)) if weight is None else np.asarray(weight, dtype=np.float64)
+    weight = np.ones(len(values)) if weight is None else numbers("weight", weight)
     total = weight.sum()
     if effective_number(weight) < panels.MIN_N_EFF or not total > 0:
         return None

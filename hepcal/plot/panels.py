@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from hepcal.errors import HepcalError
 from hepcal.hists import LEVELS
 from hepcal.metrics import Closure, closure
+from hepcal.outputs import filling
 from hepcal.statistics import MIN_N_EFF
 
 __all__ = [
@@ -296,11 +296,10 @@ def save_figure(plots: Path, name: str, draw: Callable[[Figure], Any]) -> list[P
         for target in targets:
             target.unlink(missing_ok=True)
         return []
-    with tempfile.TemporaryDirectory(dir=plots, prefix=".writing-") as scratch:
+    with filling(plots) as scratch:
         for target in targets:
-            part = Path(scratch, target.name)
-            figure.savefig(part, metadata={"CreationDate": None} if part.suffix == ".pdf" else None)
-            part.replace(target)
+            metadata = {"CreationDate": None} if target.suffix == ".pdf" else None
+            figure.savefig(scratch / target.name, metadata=metadata)
     return targets
 
 

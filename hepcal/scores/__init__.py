@@ -4,7 +4,7 @@
 
     from hepcal.scores import score, score_in_bins
 
-    prediction = calibrator.predict(features, reco)
+    prediction = calibrator.predict(pairs)
     scores = score(prediction, truth, weight)
     binned = score_in_bins(prediction, truth, weight, by=np.abs(eta), edges=(0, 0.8, 1.3, 2.5))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.arrays import numbers
 from hepcal.intervals import quantiles
 from hepcal.prediction import Prediction
 from hepcal.statistics import CENTRAL
@@ -79,7 +80,7 @@ def jet_scores(prediction: Prediction, truth: np.ndarray) -> JetScores:
     Raises:
         ValueError: The shapes differ, or a truth is not finite.
     """
-    truth = np.asarray(truth, dtype=np.float64)
+    truth = numbers("truth", truth)
     if truth.shape != (len(prediction),):
         raise ValueError(f"{len(prediction)} predicted jets cannot be compared with truth of shape {truth.shape}")
     if not np.isfinite(truth).all():

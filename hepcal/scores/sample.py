@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.arrays import numbers, unmasked
 from hepcal.prediction import Prediction
 from hepcal.scores.jets import JetScores, jet_scores
 from hepcal.scores.weighted import (
@@ -207,7 +208,7 @@ def averaged_in_bins(
     Raises:
         ValueError: The shapes differ, a weight is not finite, or the edges do not increase.
     """
-    by, edges = np.asarray(by), np.asarray(edges, dtype=np.float64)
+    by, edges = unmasked("by", by), numbers("edges", edges)
     weight = _weights(weight, len(jets))
     if by.shape != weight.shape:
         raise ValueError(f"{len(weight)} jets cannot be binned by an array of shape {by.shape}")
@@ -237,7 +238,7 @@ def averaged(
         probabilities: As in :func:`score`.
         pit_bins: As in :func:`score`.
     """
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = numbers("weight", weight)
     means: dict[str, float] = {}
     for name in ("truth", "absolute_error", "sigma_tot", "sigma_stoch", "sigma_pred", "crps", "nll", "width_68"):
         means[name], means[f"{name}_unc"] = _mean(getattr(jets, name), weight)
@@ -298,7 +299,7 @@ def _mean(values: np.ndarray | None, weight: np.ndarray) -> tuple[float, float]:
 def _weights(weight: np.ndarray | None, jets: int) -> np.ndarray:
     if weight is None:
         return np.ones(jets)
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = numbers("weight", weight)
     if weight.shape != (jets,):
         raise ValueError(f"{jets} predicted jets cannot have weights of shape {weight.shape}")
     if not np.isfinite(weight).all():

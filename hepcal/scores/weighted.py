@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hepcal.arrays import numbers
 from hepcal.reweighting import n_eff
 from hepcal.statistics import monotone
 
@@ -81,7 +82,7 @@ def weighted_mean(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]
     Returns:
         NaN, NaN if the weights do not sum to a positive number.
     """
-    weight = np.asarray(weight, dtype=np.float64)
+    values, weight = numbers("values", values), numbers("weight", weight)
     total = float(weight.sum())
     if not total > 0:
         return NAN, NAN
@@ -103,7 +104,7 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Se
     Returns:
         float64 of shape (p,), NaN if the weights do not sum to a positive number.
     """
-    values, weight = np.asarray(values, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    values, weight = numbers("values", values), numbers("weight", weight)
     total = weight.sum()
     if not total > 0:
         return np.full(len(probabilities), NAN)
@@ -125,7 +126,7 @@ def coverage_curve(pit: np.ndarray, weight: np.ndarray, nominal: Sequence[float]
         weight: Shape (n,).
         nominal: Probabilities of the intervals, between 0 and 1.
     """
-    away = 2 * np.abs(np.asarray(pit, dtype=np.float64) - 0.5)
+    away = 2 * np.abs(numbers("pit", pit) - 0.5)
     return _shares(away, weight, nominal)
 
 
@@ -137,7 +138,7 @@ def quantile_curve(pit: np.ndarray, weight: np.ndarray, probabilities: Sequence[
         weight: Shape (n,).
         probabilities: Of the quantiles, between 0 and 1.
     """
-    return _shares(np.asarray(pit, dtype=np.float64), weight, probabilities)
+    return _shares(numbers("pit", pit), weight, probabilities)
 
 
 def pit_histogram(pit: np.ndarray, weight: np.ndarray, bins: int) -> PITHistogram:
@@ -148,7 +149,7 @@ def pit_histogram(pit: np.ndarray, weight: np.ndarray, bins: int) -> PITHistogra
         weight: Shape (n,).
         bins: Number of bins of equal width.
     """
-    pit, weight = np.asarray(pit, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    pit, weight = numbers("pit", pit), numbers("weight", weight)
     edges = np.linspace(0, 1, bins + 1)
     total = weight.sum()
     if not total > 0:
@@ -160,10 +161,10 @@ def pit_histogram(pit: np.ndarray, weight: np.ndarray, bins: int) -> PITHistogra
 
 
 def _shares(values: np.ndarray, weight: np.ndarray, limits: Sequence[float]) -> Curve:
-    nominal = np.asarray(limits, dtype=np.float64)
+    nominal = numbers("probabilities", limits)
     if not ((nominal > 0) & (nominal < 1)).all():
         raise ValueError(f"probabilities lie between 0 and 1, found {nominal}")
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = numbers("weight", weight)
     total = weight.sum()
     if not total > 0:
         return Curve(nominal, *np.full((2, len(nominal)), NAN))

@@ -3,7 +3,7 @@
 ::
 
     tagger = hepcal.tagging.train(signal, background, hepcal.tagging.LoLa(bayesian=True), seed=1)
-    found = tagger.predict(pairs.features)
+    found = tagger.predict(pairs)
     found.score, found.sigma_score          # between 0 and 1
     found.logit, found.sigma_logit          # ln(score / (1 - score)), where errors are Gaussian
     hepcal.tagging.auc(found.score, is_signal)

@@ -128,11 +128,11 @@ class LoLaNetwork(torch.nn.Module):
         start = min(START_RHO, math.log(math.expm1(min(prior_width, 1.0))))
         self.layout, self.bayesian = lorentz, bayesian
         self.mean = torch.nn.Parameter(lorentz.start(generator))
-        rho = torch.full((lorentz.count,), start if bayesian else -math.inf)
+        rho = torch.full((lorentz.count,), start if bayesian else -math.inf, dtype=torch.float32, device="cpu")
         self.rho = torch.nn.Parameter(rho, requires_grad=bayesian)
         self.dense = MeanFieldPosterior(dense, generator, start, frozen=not bayesian)
-        self.register_buffer("location", torch.zeros(lorentz.outputs))
-        self.register_buffer("scale", torch.ones(lorentz.outputs))
+        self.register_buffer("location", torch.zeros(lorentz.outputs, dtype=torch.float32, device="cpu"))
+        self.register_buffer("scale", torch.ones(lorentz.outputs, dtype=torch.float32, device="cpu"))
 
     @torch.no_grad()
     def standardise(self, jets: torch.Tensor, weight: torch.Tensor) -> None:
@@ -158,7 +158,7 @@ class LoLaNetwork(torch.nn.Module):
         prepared = self.layout.prepare(jets.T.contiguous())
         if not self.bayesian:
             return self.dense.layout.forward(self.dense.mean, self._standardised(prepared, self.mean))
-        noise = torch.randn(self.layout.count, generator=generator).to(jets.device)
+        noise = torch.randn(self.layout.count, generator=generator, dtype=torch.float32, device="cpu").to(jets.device)
         x = self._standardised(prepared, self.mean + softplus(self.rho) * noise)
         logits: torch.Tensor = self.dense(x, generator, "local")
         return logits
@@ -193,7 +193,7 @@ class LoLaNetwork(torch.nn.Module):
         if not self.bayesian:
             lorentz, dense = self.mean.detach().cpu()[None], self.dense.mean.detach().cpu()[None]
         else:
-            noise = torch.randn((draws, self.layout.count), generator=generator)
+            noise = torch.randn((draws, self.layout.count), generator=generator, dtype=torch.float32, device="cpu")
             lorentz = self.mean.detach().cpu() + softplus(self.rho.detach().cpu()) * noise
             dense = self.dense.draw(draws, generator)
         scaling = {"feature_location": self.location.cpu(), "feature_scale": self.scale.cpu()}
@@ -232,7 +232,7 @@ class TaggerObjective(Objective):
                 nll = self.head.nll(self.module(jets, generator), target)
                 total += float(torch.sum(weight.double() * nll.double())) / samples
         kl = float(self.module.kl(self.prior_width).double())
-        return torch.tensor([total / float(w.double().sum()) + kl / self.n_eff], dtype=torch.float64)
+        return torch.tensor([total / float(w.double().sum()) + kl / self.n_eff], dtype=torch.float64, device="cpu")
 
     def tensors(self, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """See :meth:`Objective.tensors`."""

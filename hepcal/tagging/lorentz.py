@@ -95,7 +95,7 @@ class LorentzLayout:
 
     def start(self, generator: torch.Generator) -> torch.Tensor:
         """Random starting point; all factors on distances are one."""
-        flat = torch.randn(self.count, generator=generator) * START_WIDTH
+        flat = torch.randn(self.count, generator=generator, dtype=torch.float32, device="cpu") * START_WIDTH
         self.blocks(flat)[-1].zero_()
         return flat
 

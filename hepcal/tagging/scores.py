@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, roots_hermitenorm
 
+from hepcal.arrays import numbers, unmasked
 from hepcal.scores import weighted_mean
 from hepcal.statistics import monotone
 
@@ -189,7 +190,7 @@ def gaussian_score(logit: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np
     Returns:
         float64 of shape (n,) each.
     """
-    logit, sigma = (np.atleast_1d(np.asarray(part, dtype=np.float64)) for part in (logit, sigma))
+    logit, sigma = (np.atleast_1d(numbers(what, part)) for what, part in (("logit", logit), ("sigma", sigma)))
     if logit.shape != sigma.shape or logit.ndim != 1 or not (sigma >= 0).all():
         raise ValueError(f"expected logits and widths >= 0 of one shape (n,), found {logit.shape} and {sigma.shape}")
     nodes, weights = roots_hermitenorm(NODES)
@@ -208,16 +209,16 @@ def parabola(score: np.ndarray, sigma_logit: np.ndarray) -> np.ndarray:
 
     The error vanishes at both ends of the interval, whatever the network knows.
     """
-    score = np.asarray(score, dtype=np.float64)
-    return np.asarray(score * (1 - score) * np.asarray(sigma_logit, dtype=np.float64))
+    score = numbers("score", score)
+    return np.asarray(score * (1 - score) * numbers("sigma_logit", sigma_logit))
 
 
 def _checked(
     score: np.ndarray, is_signal: np.ndarray, weight: np.ndarray | None, *, bounded: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same as float64, bool and float64."""
-    score, labels = np.asarray(score, dtype=np.float64), np.asarray(is_signal)
-    weight = np.ones(len(score)) if weight is None else np.asarray(weight, dtype=np.float64)
+    score, labels = numbers("score", score), unmasked("is_signal", is_signal)
+    weight = np.ones(len(score)) if weight is None else numbers("weight", weight)
     if score.ndim != 1 or labels.shape != score.shape or weight.shape != score.shape:
         raise ValueError(f"shapes disagree: score {score.shape}, is_signal {labels.shape}, weight {weight.shape}")
     if not (np.isfinite(weight).all() and not np.isnan(score).any() and np.isin(labels, (0, 1)).all()):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from hepcal.arrays import numbers
 from hepcal.constituents import Constituents
 from hepcal.errors import HepcalError, TrainingError
 from hepcal.features import Features
@@ -15,7 +16,9 @@ from hepcal.pairs import JetPairs
 from hepcal.reweighting import n_eff
 from hepcal.rows import chunks, stored, taken
 
-__all__ = ["ClassJets", "ClassTable", "constituents_of"]
+__all__ = ["ClassJets", "ClassTable", "constituents_of", "coordinates"]
+
+TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,13 @@ class ClassJets:
         if isinstance(jets, JetPairs):
             found = cls(jets.features, jets.weight, jets.event, jets.spec, tuple(jets.source.get("files", ())))
         else:
-            block = np.asarray(jets, dtype=np.float32)
+            block = numbers(name, jets, np.float32)
             if block.ndim != 2 or block.shape[1] % 4 or not block.shape[1]:
                 raise TrainingError(f"{name}: expected constituents of shape (n, 4 count), found {block.shape}")
             spec = Features(constituents=Constituents(count=block.shape[1] // 4), pt="pt")
             found = cls(block, np.ones(len(block)), np.arange(len(block)), spec)
         if weight is not None:
-            found = replace(found, weight=np.asarray(weight, dtype=np.float64))
+            found = replace(found, weight=numbers(f"weight of {name}", weight))
         found._check(name)
         return found
 
@@ -160,6 +163,22 @@ class ClassTable:
         """Targets, one for signal and zero for background, and weights, float32 of shape (n,)."""
         target, weight = (torch.from_numpy(part.astype(np.float32)) for part in (self.is_signal, self.weight))
         return target.to(place), weight.to(place)
+
+
+def coordinates(jets: ClassJets) -> np.ndarray:
+    """What the sign of a weight may depend on, float64 of shape (4, n).
+
+    Ln p_T and ln (m / p_T) of the sum of the constituents, their number, and the share of the first in the energy.
+    """
+    first, found = len(jets.spec.inputs), np.empty((4, len(jets)))
+    for part, rows in chunks(jets.features):
+        momenta = rows[:, first:].reshape(len(rows), -1, 4).astype(np.float64)
+        energy, x, y, z = momenta.sum(1).T
+        pt = np.hypot(x, y).clip(TINY)
+        mass = np.sqrt((energy**2 - x**2 - y**2 - z**2).clip(0))
+        share = momenta[:, 0, 0] / energy.clip(TINY)
+        found[:, part] = np.log(pt), np.log(mass / pt + TINY), (momenta[:, :, 0] > 0).sum(1), share
+    return found
 
 
 def constituents_of(spec: Features) -> Constituents:

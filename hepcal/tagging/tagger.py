@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -13,13 +14,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.special import expit
 
+from hepcal.arrays import numbers
 from hepcal.calibrators import files
-from hepcal.calibrators.base import device_of
+from hepcal.calibrators.devices import device_of
 from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.features import Features
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK, with_bias_column
-from hepcal.rows import check_rows, stored
+from hepcal.pairs import JetPairs
+from hepcal.rows import StoredRows, check_rows, stored
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.table import constituents_of
 
@@ -148,12 +151,12 @@ class Tagger:
         jets = f"{card.signal_jets} signal and {card.background_jets} background jets"
         return f"<Tagger: {card.method}, {kind}, {jets}, {card.features.constituents}{auc}>"
 
-    def predict(self, features: np.ndarray) -> TaggerPrediction:
+    def predict(self, features: JetPairs | np.ndarray) -> TaggerPrediction:
         """Scores of jets, with their statistical error; memory does not grow with the number of draws.
 
         Args:
-            features: Columns of a table with the inputs of ``card.features``, shape (n, d + 4 count), or the
-                constituents alone, shape (n, 4 count); in memory or memory-mapped.
+            features: A table of jets, or columns of one with the inputs of ``card.features``, shape (n, d + 4 count),
+                or the constituents alone, shape (n, 4 count); in memory or memory-mapped.
 
         Raises:
             ValueError: The shape does not fit.
@@ -173,8 +176,8 @@ class Tagger:
         self._map(block, summarise)
         score, logit, sigma_logit, sigma_score = found
         if not several:
-            return TaggerPrediction(score, logit, None, None, lambda: self._logits(block))
-        return TaggerPrediction(score, logit, sigma_logit, sigma_score, lambda: self._logits(block))
+            return TaggerPrediction(score, logit, None, None, partial(self._logits, block))
+        return TaggerPrediction(score, logit, sigma_logit, sigma_score, partial(self._logits, block))
 
     def _logits(self, block: np.ndarray) -> np.ndarray:
         found = np.empty((self.draws, len(block)), dtype=np.float32)
@@ -185,12 +188,16 @@ class Tagger:
         self._map(block, keep)
         return found
 
-    def _constituents(self, features: np.ndarray) -> np.ndarray:
+    def _constituents(self, features: JetPairs | np.ndarray) -> np.ndarray:
         """Columns of all constituents, float32 of shape (n, 4 count), a view where possible."""
-        if features.ndim != 2 or features.dtype != np.float32:
-            features = np.asarray(features, dtype=np.float32)
         spec = self.card.features
         momenta = constituents_of(spec)
+        if isinstance(features, JetPairs):
+            if features.spec.constituents != momenta:
+                raise HepcalError(f"this tagger needs {momenta}, but the table holds {features.spec.listed}")
+            features = features.features[:, features.spec.width - momenta.width :]
+        if not isinstance(features, StoredRows):
+            features = numbers("features", features, np.float32)
         if features.ndim != 2 or features.shape[1] not in (spec.width, momenta.width):
             raise ValueError(
                 f"expected features of shape (n, {spec.width}) for {spec.listed}, or constituents of shape "
@@ -234,9 +241,11 @@ class Tagger:
 
     def to(self, device: str) -> Tagger:
         """The same tagger on another device."""
-        return Tagger(self.card, self.tensors, device)
+        other = Tagger(self.card, self.tensors, device)
+        other.content = self.content
+        return other
 
-    @property
+    @cached_property
     def content(self) -> bytes:
         """The bytes of its file."""
         return files.dump(self.card.model_dump_json(), self.tensors)
@@ -247,7 +256,11 @@ class Tagger:
         return files.sha256(self.content)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file with the card in its header, whole or not at all."""
+        """Write one safetensors file with the card in its header, whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written, or is a directory or a device; names the path.
+        """
         files.write(Path(path), self.content)
 
     @classmethod
@@ -255,18 +268,25 @@ class Tagger:
         """Read a saved tagger; no code is executed.
 
         Raises:
-            CalibratorFileError: The file is missing, damaged, of another kind or of another version.
+            CalibratorFileError: The file is missing, damaged (its content does not match its hash), of another kind or
+                of another version.
         """
-        text, tensors = files.parse(files.read(Path(path)), str(path))
-        try:
-            return cls(TaggerCard.model_validate_json(text), tensors, device)
-        except ValidationError as error:
-            raise CalibratorFileError(f"{path} holds no tagger that this version reads: {error}") from error
+        return _from_content(files.read(Path(path)), device, str(path))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_content, (self.content, str(self.device))
 
 
-def _from_content(content: bytes, device: str) -> Tagger:
-    text, tensors = files.parse(content, "the tagger")
-    return Tagger(TaggerCard.model_validate_json(text), tensors, device)
+def _from_content(content: bytes, device: str, where: str = "the tagger") -> Tagger:
+    text, tensors = files.parse(content, where)
+    files.parse_card(text, where)
+    try:
+        tagger = Tagger(TaggerCard.model_validate_json(text), tensors, device)
+    except ValidationError as error:
+        raise CalibratorFileError(f"{where} holds no tagger that this version reads: {error}") from error
+    except CalibratorFileError as error:
+        raise CalibratorFileError(f"{where}: {error}") from error
+    except files.MISFITS as error:
+        raise CalibratorFileError(f"{where}: its card and its tensors do not fit each other: {error}") from error
+    tagger.content = content
+    return tagger

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import device_of
 from hepcal.calibrators.card import Card
+from hepcal.calibrators.devices import device_of
 from hepcal.calibrators.objectives import TrainingSet
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
@@ -20,8 +20,9 @@ from hepcal.scores import weighted_quantiles
 from hepcal.statistics import CENTRAL
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.scores import auc, calibration_error
-from hepcal.tagging.table import ClassJets, ClassTable, constituents_of
+from hepcal.tagging.table import ClassJets, ClassTable, constituents_of, coordinates
 from hepcal.tagging.tagger import Tagger, TaggerCard
+from hepcal.training.positive import with_positive_weights
 
 __all__ = ["classes_of", "held_out", "is_collapsed", "sensitivity_of", "train"]
 
@@ -35,6 +36,9 @@ COLLAPSED_BELOW = 0.05
 CHANCE_ERRORS = 3.0
 
 
+# Gradients are needed, whatever the caller has switched off.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def train(
     signal: JetPairs | np.ndarray,
     background: JetPairs | np.ndarray,
@@ -48,8 +52,9 @@ def train(
 ) -> Tagger:
     """Train a tagger on the constituents of signal and background jets.
 
-    The weights of each class are scaled to the same sum: the score is the probability of signal in a mixture of as
-    much signal as background.
+    Negative weights are turned into positive ones as :func:`hepcal.train` does, in cells of p_T, mass and number of
+    constituents. The weights of each class are scaled to the same sum: the score is the probability of signal in a
+    mixture of as much signal as background.
 
     Args:
         signal: Table with constituents, or constituents (n, 4 count) in the jet frame. A share of the events of
@@ -69,7 +74,8 @@ def train(
 
     Raises:
         TrainingError: There are no constituents or too few events, columns disagree, the weights of a class do not
-            sum to a positive number, the loss diverged, or the checkpoint is of another training.
+            sum to a positive number (significantly so, where some are negative), the loss diverged, or the
+            checkpoint is of another training.
     """
     method = method or LoLa()
     jets = classes_of(signal, background, weight)
@@ -79,14 +85,19 @@ def train(
         part.split(1 - method.validation, seed) for part in jets
     )
     slots = method.layouts(constituents_of(jets[0].spec).count)[0].constituents
+    n_eff = ClassTable(signal_fitted, background_fitted, slots).n_eff
+    signal_fitted, signal_seen, _ = with_positive_weights(signal_fitted, signal_rest, coordinates, "signal")
+    background_fitted, background_seen, _ = with_positive_weights(
+        background_fitted, background_rest, coordinates, "background"
+    )
     table = ClassTable(signal_fitted, background_fitted, slots)
-    signal_judges, background_judges = (_some(part, JUDGED_JETS // 2, seed) for part in (signal_rest, background_rest))
+    signal_judges, background_judges = (_some(part, JUDGED_JETS // 2, seed) for part in (signal_seen, background_seen))
     judges = ClassTable(signal_judges, background_judges, slots)
     saved = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(jets, method, seed, place))
     with single_threaded():
-        tensors, figures, history = _learn(method, table, judges, seed, place, show, saved)
+        tensors, figures, history = _learn(method, table, n_eff, judges, seed, place, show, saved)
     rest = ClassTable(signal_rest, background_rest, slots)
-    card = _card(method, jets, (len(signal_fitted), len(background_fitted)), table.n_eff, len(rest), seed, history)
+    card = _card(method, jets, (len(signal_fitted), len(background_fitted)), n_eff, len(rest), seed, history)
     tagger = Tagger(card, tensors, device)
     figures |= _performance(tagger, rest, signal_rest, background_rest)
     if figures["collapsed"] and show:
@@ -185,6 +196,7 @@ def _some(jets: ClassJets, number: int, seed: int) -> ClassJets:
 def _learn(
     method: LoLa,
     table: ClassTable,
+    n_eff: float,
     judges: ClassTable,
     seed: int,
     place: torch.device,
@@ -194,13 +206,13 @@ def _learn(
     """Start, minimise, and draw: tensors, figures and history."""
     generator = torch.Generator().manual_seed(seed)
     target, weight = table.labels(place)
-    typical = torch.randperm(len(table), generator=generator)[:TYPICAL_JETS]
+    typical = torch.randperm(len(table), generator=generator, device="cpu")[:TYPICAL_JETS]
     jets = table[typical]
-    sample = TrainingSet(jets.shape[1], table.n_eff, target.cpu(), np.arange(len(table)))
+    sample = TrainingSet(jets.shape[1], n_eff, target.cpu(), np.arange(len(table)))
     objective = method.objective(sample, generator)
     objective.module.standardise(jets, torch.from_numpy(table.weight)[typical])
     objective.module.to(place)
-    judge = judges[torch.arange(len(judges))].to(place), *judges.labels(place)
+    judge = judges[torch.arange(len(judges), device="cpu")].to(place), *judges.labels(place)
     fit = minimise(objective, method, (table, target, weight), judge, generator, show=show, checkpoint=saved)
     figures = {"held_out_loss": fit.best_losses[0], "converged": float(fit.converged), **objective.figures()}
     return dict(objective.tensors(generator)), figures, tuple(fit.history)

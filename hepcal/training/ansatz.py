@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from hepcal.arrays import numbers
 from hepcal.calibrators.ansatz import GaussianAnsatz
 from hepcal.errors import TrainingError
 from hepcal.networks.ansatz import AnsatzNetworks, DVRValue, dvr_value
@@ -15,25 +16,33 @@ from hepcal.pairs import JetPairs
 from hepcal.progress import Progress
 from hepcal.training.ansatz_descent import JUDGE_CELLS, Descent, Events, maximum_checks
 from hepcal.training.ansatz_start import starting_point
-from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
+from hepcal.training.flattening import flattened
+from hepcal.training.learned import Learned, Task, raw_inputs
 
 __all__ = ["AnsatzFit", "fit_ansatz", "learn"]
 
 
 def learn(task: Task) -> Learned:
-    """Train on jets: inputs are reco p_T itself, not its logarithm, and the standardised features."""
+    """Train on jets: inputs are reco p_T itself, not its logarithm, and the standardised features.
+
+    The maximum of the likelihood does not depend on the truth spectrum: weights do not follow it.
+    """
     method = task.method
     assert isinstance(method, GaussianAnsatz)  # noqa: S101 - the registry says so
     inputs, judged = _inputs(task, task.fitted), _inputs(task, task.judges)
+    (log_truth, log_reco), (judged_truth, _) = (
+        np.log([pairs.truth, pairs.reco], dtype=np.float64) for pairs in (task.fitted, task.judges)
+    )
+    flattening, weight = flattened(log_truth, log_reco, task.fitted.weight)
+    judge = judged, task.judges.truth, flattening(judged_truth, task.judges.weight)
     fit = fit_ansatz(
-        inputs, task.fitted.truth, unit_weights(task.fitted), method,
-        judge=(judged, task.judges.truth, unit_weights(task.judges)), seed=task.seed, place=task.place, show=task.show,
+        inputs, task.fitted.truth, weight, method, judge=judge, seed=task.seed, place=task.place, show=task.show,
     )  # fmt: skip
     tensors = {
         "ansatz": fit.networks.flat.float().cpu(),
         "ansatz_mean": torch.from_numpy(fit.x_mean.astype(np.float32)),
         "ansatz_scale": torch.from_numpy(fit.x_scale.astype(np.float32)),
-        "truth_range": torch.tensor(fit.z_range, dtype=torch.float32),
+        "truth_range": torch.tensor(fit.z_range, dtype=torch.float32, device="cpu"),
     }
     return Learned(tensors, TargetScaling(fit.z_mean, fit.z_scale), fit.figures, tuple(fit.history), fit.converged)
 
@@ -135,11 +144,11 @@ def fit_ansatz(
         TrainingError: Negative weights leave no variance, the first input does not grow with the truth, or the loss is
             not finite at the start.
     """
-    method, x = method or GaussianAnsatz(), np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    z, w = np.asarray(z, dtype=np.float64), np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
+    method, x = method or GaussianAnsatz(), numbers("x", x).reshape(len(x), -1)
+    z, w = numbers("z", z), np.ones(len(z)) if weight is None else numbers("weight", weight)
     generator = torch.Generator().manual_seed(seed)
     if judge is None:
-        order = torch.randperm(len(z), generator=generator).numpy()
+        order = torch.randperm(len(z), generator=generator, device="cpu").numpy()
         held, rest = np.split(order, [max(1, round(method.validation * len(z)))])
         judge, x, z, w = (x[held], z[held], w[held]), x[rest], z[rest], w[rest]
     x_mean, x_scale = _moments(x, w, "an input")

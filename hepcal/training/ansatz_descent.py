@@ -140,7 +140,7 @@ class Descent:
 
     def _batches(self) -> Iterator[torch.Tensor]:
         for _ in range(self.method.epochs):
-            order = torch.randperm(len(self.fitted.z), generator=self.generator)
+            order = torch.randperm(len(self.fitted.z), generator=self.generator, device="cpu")
             yield from order[: len(order) // self.batch * self.batch].view(-1, self.batch)
 
     def lbfgs(self, bar: Progress) -> None:

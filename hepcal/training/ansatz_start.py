@@ -51,7 +51,7 @@ def starting_point(
     Raises:
         TrainingError: The first input does not grow with the truth.
     """
-    chosen = torch.randperm(len(z), generator=generator)[:FITTED_ROWS].numpy()
+    chosen = torch.randperm(len(z), generator=generator, device="cpu")[:FITTED_ROWS].numpy()
     flat = layout.start(generator).double()
     parts = layout.split(flat)
     rows = torch.from_numpy(x[chosen])

@@ -1,4 +1,7 @@
-"""Generalised numerical inversion: a network for the mean of reco p_T, one for its inverse, one for the resolution."""
+"""Generalised numerical inversion: a network for the mean of reco p_T, one for its inverse, one for the resolution.
+
+What is left, because L is curved at fixed features and N interpolates, a numerical inversion in truth takes away.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import transforms_of
-from hepcal.calibrators.generalised import GeneralisedInversion
+from hepcal.calibrators.flat import transforms_of
+from hepcal.calibrators.generalised import RESIDUAL, GeneralisedInversion
+from hepcal.calibrators.inversion import NumericalInversion
 from hepcal.calibrators.objectives import Batch, TrainingSet
 from hepcal.errors import TrainingError
 from hepcal.networks.heads import GaussianHead, Head
@@ -16,6 +20,7 @@ from hepcal.networks.members import Members
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.optimisation import Fit, minimise
 from hepcal.pairs import JetPairs
+from hepcal.training import inversion
 from hepcal.training.inversion import effective_weights, truth_intervals, truth_support
 from hepcal.training.learned import Learned, Task, raw_inputs, unit_weights
 
@@ -34,6 +39,8 @@ FALLING_SHARE = 0.01
 # Points that the inverse is learned from: at least, at most; they cost no simulation.
 LEAST_POINTS, MOST_POINTS = 50_000, 500_000
 PASS_ROWS = 50_000
+# Bootstrap samples of the last step, which are not kept; they tell whether it rises.
+RESIDUAL_REPLICAS = 20
 PARTS = ("forward", "inverse", "spread")
 
 
@@ -101,11 +108,13 @@ def learn(task: Task) -> Learned:
     inverse, inverse_fit = _learn_inverse(task, forward, fitted, judges, edges)
     figures |= _interpolation_error(forward, inverse, judges)
     spread, scale, spread_fit = _learn_spread(task, forward, inverse, fitted, judges)
-    tensors = {
+    residual, residual_figures = _residual(task, inverse, fitted)
+    figures |= residual_figures
+    tensors = residual | {
         "draws": inverse.networks.weights,
         "spread": spread.weights,
-        "spread_scale": torch.tensor([scale.location, scale.scale], dtype=torch.float32),
-        "truth_range": torch.tensor([low, high], dtype=torch.float32),
+        "spread_scale": torch.tensor([scale.location, scale.scale], dtype=torch.float32, device="cpu"),
+        "truth_range": torch.tensor([low, high], dtype=torch.float32, device="cpu"),
     }
     converged = fit.converged and inverse_fit.converged and spread_fit.converged
     return Learned(tensors, inverse.target, figures, tuple(fit.history), converged)
@@ -148,8 +157,10 @@ def _learn_inverse(
 
     count = int(np.clip(len(fitted), LEAST_POINTS, MOST_POINTS))
     seen, unseen = points(fitted, count), points(judges, count // 10)
-    target = TargetScaling.fit(seen[1], torch.ones(len(seen[1])))
-    table, judge = ((x, _standard(y, target), torch.ones(len(y))) for x, y in (seen, unseen))
+    target = TargetScaling.fit(seen[1], torch.ones(len(seen[1]), dtype=torch.float32, device="cpu"))
+    table, judge = (
+        (x, _standard(y, target), torch.ones(len(y), dtype=torch.float32, device="cpu")) for x, y in (seen, unseen)
+    )
     networks, fit = _network(task, "inverse", table, judge)
     return InvertedMean(networks, task.inputs, target), fit
 
@@ -172,6 +183,22 @@ def _learn_spread(
     table, judge = ((x, _standard(residual, target), w) for x, residual, w in (seen, unseen))
     networks, fit = _network(task, "spread", table, judge, GaussianHead())
     return networks, target, fit
+
+
+def _residual(task: Task, inverse: InvertedMean, fitted: JetPairs) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Mean of N(x, f) against truth, to be inverted in its turn, and how far it is from truth at most.
+
+    Where L is curved at fixed features N(x, f) is off by the curvature bias of these features, which does not average
+    out: 0.2 to 1 % for QCD jets. One more step in truth alone, as in the residual calibrations of the experiments,
+    makes the mean close in bins of truth again.
+    """
+    values = inverse(fitted.reco.astype(np.float64), fitted)
+    real = np.flatnonzero(values > 0)
+    jets = replace(fitted.take(real), reco=values[real].astype(np.float32))
+    found = inversion.learn(replace(task, method=NumericalInversion(n=RESIDUAL_REPLICAS), fitted=jets)).tensors
+    tensors = {f"{RESIDUAL}_{name}": found[name] for name in ("truth", "reco")}
+    away = (found["reco"] / found["truth"] - 1).double().numpy()
+    return tensors, {"residual_max": float(away[np.argmax(np.abs(away))])}
 
 
 def _network(task: Task, part: str, table: Batch, judge: Batch, head: Head | None = None) -> tuple[Members, Fit]:

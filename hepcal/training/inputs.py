@@ -23,7 +23,7 @@ def raw_chunks(pairs: JetPairs) -> Iterator[tuple[slice, torch.Tensor]]:
     features = stored(pairs.features)
     width = 1 + features.shape[1]
     step = rows_at_once(4 * width)
-    block = torch.empty((width, min(step, len(pairs))))
+    block = torch.empty((width, min(step, len(pairs))), dtype=torch.float32, device="cpu")
     for start in range(0, len(pairs), step):
         part = slice(start, min(start + step, len(pairs)))
         raw = block[:, : part.stop - part.start]
@@ -47,7 +47,7 @@ class StreamedInputs:
     def __init__(self, features: StoredRows, reco: np.ndarray, scaling: InputScaling, place: torch.device) -> None:
         self._features, self._reco, self._scaling, self._place = features, np.asarray(reco), scaling, place
         # Batches have the same size: their memory is used again.
-        self._raw = torch.empty((0, 0))
+        self._raw = torch.empty((0, 0), dtype=torch.float32, device="cpu")
         self._read: Callable[[np.ndarray], None]
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class StreamedInputs:
         """Inputs (..., 1 + d) of jets (...,), on the device."""
         chosen = rows.flatten().cpu().numpy()
         if len(chosen) != len(self._raw):
-            self._raw = torch.empty((len(chosen), 1 + self._features.shape[1]))
+            self._raw = torch.empty((len(chosen), 1 + self._features.shape[1]), dtype=torch.float32, device="cpu")
             self._read = self._features.reader(self._raw.numpy(), 1)
         self._raw.numpy()[:, 0] = self._reco[chosen]
         self._read(chosen)
@@ -80,7 +80,7 @@ def network_inputs(pairs: JetPairs, scaling: InputScaling, place: torch.device) 
 
 def input_tensor(pairs: JetPairs, scaling: InputScaling, place: torch.device) -> torch.Tensor:
     """Standardised inputs (n, 1 + d) on a device, ln p_T first, float32, all in memory."""
-    x = torch.empty((len(pairs), 1 + pairs.features.shape[1]))
+    x = torch.empty((len(pairs), 1 + pairs.features.shape[1]), dtype=torch.float32, device="cpu")
     content = x.numpy()
     for part, values in chunks(pairs.features):
         content[part, 0], content[part, 1:] = pairs.reco[part], values

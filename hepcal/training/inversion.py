@@ -9,6 +9,7 @@ from hepcal.calibrators.inversion import TABLE_KNOTS, NumericalInversion, contin
 from hepcal.errors import TrainingError
 from hepcal.pairs import JetPairs
 from hepcal.scores import effective_number
+from hepcal.signed_weights import Cells
 from hepcal.training.curves import (
     LEAST_SPREAD,
     Basis,
@@ -52,15 +53,22 @@ def truth_support(truth: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def truth_intervals(truth: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
+def truth_intervals(truth: np.ndarray, weight: np.ndarray, count: int, signed: np.ndarray | None = None) -> np.ndarray:
     """Edges [GeV] of at most ``count`` intervals of equal width in ln p_T, joined until each has 100 effective jets.
 
     The error of a cubic spline is least with a density of knots that goes as the ninth root of that of the jets: nearly
     evenly, on a scale on which the response is smooth.
+
+    Args:
+        truth: [GeV], shape (n,).
+        weight: Shape (n,).
+        count: Number of intervals to begin with.
+        signed: The signed weights that ``weight`` was made of, which say how many jets are effective; default: those.
     """
     edges = np.geomspace(truth.min(), truth.max(), count + 1)
     edges[[0, -1]] = truth.min(), truth.max()  # not left to rounding
-    sums, squares = (np.histogram(truth, edges, weights=weight**power)[0] for power in (1, 2))
+    sums = np.histogram(truth, edges, weights=weight)[0]
+    squares = np.histogram(truth, edges, weights=(weight if signed is None else signed) ** 2)[0]
     kept, total, square = [float(edges[0])], 0.0, 0.0
     for number in range(count):
         total, square = total + float(sums[number]), square + float(squares[number])
@@ -70,14 +78,23 @@ def truth_intervals(truth: np.ndarray, weight: np.ndarray, count: int) -> np.nda
     return np.array([*(kept[:-1] if len(kept) > 1 else kept), edges[-1]])
 
 
-def effective_weights(truth: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def effective_weights(
+    truth: np.ndarray, weight: np.ndarray, edges: np.ndarray, signed: np.ndarray | None = None
+) -> np.ndarray:
     """Weights that sum to the effective number of jets in every interval of truth.
 
     A factor that depends on truth alone changes no mean at fixed truth. Without it, a sample of slices with weights
     over many orders of magnitude would be fitted where the weights are large and nowhere else.
+
+    Args:
+        truth: [GeV], shape (n,).
+        weight: Shape (n,).
+        edges: Of the intervals [GeV].
+        signed: See :func:`truth_intervals`.
     """
     number = np.clip(np.searchsorted(edges, truth, side="right") - 1, 0, len(edges) - 2)
-    sums, squares = (np.bincount(number, weight**power, len(edges) - 1) for power in (1, 2))
+    sums = np.bincount(number, weight, len(edges) - 1)
+    squares = np.bincount(number, (weight if signed is None else signed) ** 2, len(edges) - 1)
     return np.asarray(weight * (np.maximum(sums, 0) / np.where(squares > 0, squares, 1))[number])
 
 
@@ -90,13 +107,14 @@ def learn(task: Task) -> Learned:
     method = task.method
     assert isinstance(method, NumericalInversion)  # noqa: S101 - the registry says so
     low, high = truth_support(task.fitted.truth)
-    pairs = task.fitted.take(np.flatnonzero((task.fitted.truth >= low) & (task.fitted.truth <= high)))
-    truth = pairs.truth.astype(np.float64)
-    edges = truth_intervals(truth, pairs.weight, method.knots)
-    weight = effective_weights(truth, pairs.weight, edges)
+    inside = np.flatnonzero((task.fitted.truth >= low) & (task.fitted.truth <= high))
+    pairs, cells = task.fitted.take(inside), None if task.cells is None else task.cells.take(inside)
+    truth, signed = pairs.truth.astype(np.float64), None if cells is None else cells.signed
+    edges = truth_intervals(truth, pairs.weight, method.knots, signed)
+    weight = effective_weights(truth, pairs.weight, edges, signed)
     spline = method.form == "spline"
     basis = PenalisedSpline(edges, FREE_TERMS) if spline else Polynomial(method.degree, low, high)
-    equations = _equations(basis, pairs, weight, method.n, np.random.default_rng([task.seed, method.n]))
+    equations = _equations(basis, pairs, weight, _multiplicities(pairs, cells, method.n, task.seed))
     least = LEAST_SLOPE * _mean_slope(pairs, weight)
     # Replicas are as smooth as the fit to all jets: choosing anew would count the noise of the choice twice.
     systems = least_squares(equations, basis.smoothness(equations))
@@ -121,15 +139,27 @@ def learn(task: Task) -> Learned:
     return Learned(saved, figures=figures)
 
 
-def _equations(basis: Basis, pairs: JetPairs, weight: np.ndarray, replicas: int, rng: np.random.Generator) -> Equations:
-    """Normal equations of the fit to all jets, then of those to bootstrap samples: Poisson(1) copies of each event."""
+def _multiplicities(pairs: JetPairs, cells: Cells | None, replicas: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Factors (m, replicas) on the weights in bootstrap samples, and the row of each jet: Poisson(1) for each event.
+
+    With signed weights there is a row for each jet (:meth:`Cells.resampled`).
+    """
     _, event = np.unique(pairs.event, return_inverse=True)
+    rng = np.random.default_rng([seed, replicas])
     multiplicity = rng.poisson(1, (int(event.max()) + 1, replicas)).astype(np.uint8)
+    return (multiplicity, event) if cells is None else (cells.resampled(multiplicity[event]), np.arange(len(pairs)))
+
+
+def _equations(
+    basis: Basis, pairs: JetPairs, weight: np.ndarray, bootstrap: tuple[np.ndarray, np.ndarray]
+) -> Equations:
+    """Normal equations of the fit to all jets, then of those to bootstrap samples."""
+    multiplicity, row = bootstrap
     total: Equations | None = None
     for start in range(0, len(pairs), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         w, truth = weight[rows, None], pairs.truth[rows].astype(np.float64)
-        weights = np.concatenate([w, w * multiplicity[event[rows]]], axis=1)
+        weights = np.concatenate([w, w * multiplicity[row[rows]]], axis=1)
         found = normal_equations(basis, truth, pairs.reco[rows] / truth, weights, truth)
         total = found if total is None else total + found
     assert total is not None  # noqa: S101 - a table is not empty

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from hepcal.calibrators.card import Card, SourceCard
 from hepcal.calibrators.method import Method
+from hepcal.calibrators.seen import histogram_tensors
 from hepcal.checkpoints import Checkpoint
 from hepcal.features import Features
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.pairs import JetPairs
+from hepcal.reweighting import n_eff
+from hepcal.signed_weights import Cells
+from hepcal.threshold import MARGIN
 
-__all__ = ["Learned", "Task", "card_of", "raw_inputs", "source_of", "unit_weights"]
+__all__ = [
+    "Learned",
+    "Task",
+    "card_of",
+    "raw_inputs",
+    "seen_tensors",
+    "source_of",
+    "truncated_below",
+    "unit_weights",
+]
 
 INPUT_PARTS = ("mean", "scale", "low", "high")
 
@@ -26,8 +41,8 @@ class Task:
     Attributes:
         method: Its settings.
         spec: The inputs that the method keeps; the tables hold these and no others.
-        fitted: Jets to learn from.
-        held_out: Jets to judge with.
+        fitted: Jets to learn from; no weight is negative, but for methods that need data.
+        held_out: Jets to judge with, of the same kind.
         judges: A bounded number of the held-out jets, for looks during the training.
         inputs: Standardisation of the inputs, and their support.
         seed: Fixes all random numbers.
@@ -36,6 +51,7 @@ class Task:
         saved: Where the state of an interrupted training is kept.
         data: Detector-level values of data [GeV], shape (m,), for methods that map simulation to data.
         data_weight: Their weights, shape (m,); None: one.
+        cells: The signed weights that those of the fitted jets were made of; None: they are those of the table.
     """
 
     method: Method
@@ -50,6 +66,24 @@ class Task:
     saved: Checkpoint | None = None
     data: np.ndarray | None = None
     data_weight: np.ndarray | None = None
+    cells: Cells | None = None
+
+    @property
+    def n_eff(self) -> float:
+        """Effective number of the fitted jets, (sum w)² / sum w² of the signed weights."""
+        return self.fitted.n_eff if self.cells is None else n_eff(self.cells.signed)
+
+    def learning_from(self, fitted: JetPairs) -> Task:
+        """The same with some of the events to learn from."""
+        if self.cells is None:
+            return replace(self, fitted=fitted)
+        rows = np.flatnonzero(np.isin(self.fitted.event, fitted.event))
+        return replace(self, fitted=fitted, cells=self.cells.take(rows))
+
+    def taken(self, rows: np.ndarray) -> Task:
+        """The same with the given rows of the fitted jets, in the given order."""
+        cells = None if self.cells is None else self.cells.take(rows)
+        return replace(self, fitted=self.fitted.take(rows), cells=cells)
 
     def input_tensors(self) -> dict[str, torch.Tensor]:
         """Standardisation and support of the inputs, as a calibrator saves them."""
@@ -80,6 +114,11 @@ class Learned:
 def unit_weights(pairs: JetPairs) -> np.ndarray:
     """Weights of mean one, float64 of shape (n,)."""
     return np.asarray(pairs.weight / np.mean(pairs.weight), dtype=np.float64)
+
+
+def seen_tensors(pairs: JetPairs) -> dict[str, torch.Tensor]:
+    """Distributions of the inputs of a whole table, as a calibrator saves them."""
+    return histogram_tensors(pairs.spec, pairs.features, pairs.reco, pairs.truth, pairs.weight)
 
 
 def raw_inputs(pairs: JetPairs, pt: np.ndarray | None = None) -> torch.Tensor:
@@ -116,7 +155,17 @@ def source_of(pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, 
         validation_jets=len(held_out),
         seed=seed,
         reco_threshold=float(pairs.source.get("reco_threshold", 0.0)),
+        truncated_below=truncated_below(pairs.source),
         data_sha256=data_sha256,
         collection=str(pairs.source.get("jets", "")),
         truth=str(pairs.source.get("truth", "")),
+        keep_leptons=bool(pairs.source.get("keep_leptons", False)),
     )
+
+
+def truncated_below(source: Mapping[str, Any]) -> float:
+    """Detector-level p_T [GeV] below which the threshold of the files leaves no calibration right; zero if unknown.
+
+    Tables of earlier versions have no such limit, and get the least one.
+    """
+    return float(source.get("truncated_below", MARGIN * float(source.get("reco_threshold", 0.0))))

@@ -182,7 +182,9 @@ class _PairedObjective(Objective):
         if self._labels is None:
             self._labels, self.error = y.clone(), self.error.to(y.device)
         used = self.objective.table_rows(rows).flatten()
-        xi = torch.randn(len(used), generator=self._generator(used.cpu().numpy().tobytes())).to(y.device)
+        xi = torch.randn(
+            len(used), generator=self._generator(used.cpu().numpy().tobytes()), dtype=torch.float32, device="cpu"
+        ).to(y.device)
         self._labels[used] = y[used] + self.error[used] * xi
         return self.objective.batch((x, self._labels, w), rows)
 

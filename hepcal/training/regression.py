@@ -20,8 +20,14 @@ TYPICAL_JETS = 20_000
 MAX_CHOICES = 2**24
 
 
-def learn(task: Task) -> Learned:
-    """Standardise the target, start, and minimise."""
+def learn(task: Task, *, drawn: bool = False) -> Learned:
+    """Standardise the target, start, and minimise.
+
+    Args:
+        task: What is learned from.
+        drawn: Draw jets as often as their weights say, spread over the order of the table in every batch, instead of
+            weighting them in the loss.
+    """
     method = task.method
     assert isinstance(method, NetworkMethod)  # noqa: S101 - the registry says so
     generator = torch.Generator().manual_seed(task.seed)
@@ -34,10 +40,14 @@ def learn(task: Task) -> Learned:
     table = network_inputs(task.fitted, task.inputs, task.place), *standardised(raw, w)
     judge = input_tensor(task.judges, task.inputs, task.place), *standardised(*_targets(task.judges))
     typical = table[1].cpu() if bool((w == w[0]).all()) else _typical(table[1].cpu(), w, generator)
-    sample = TrainingSet(len(task.inputs.transforms), task.fitted.n_eff, typical, task.fitted.event)
+    sample = TrainingSet(len(task.inputs.transforms), task.n_eff, typical, task.fitted.event, task.cells)
     objective = method.objective(sample, generator)
     objective.module.to(task.place)
-    fit = minimise(objective, method, table, judge, generator, show=task.show, checkpoint=task.saved)
+    # Networks that see parts of the jets keep the weights in the loss.
+    share = w.double().numpy() if drawn and objective.rows is None else None
+    if share is not None:
+        table = table[0], table[1], torch.ones_like(table[2])
+    fit = minimise(objective, method, table, judge, generator, show=task.show, checkpoint=task.saved, share=share)
     figures = {"held_out_loss": float(np.mean(fit.best_losses)), **objective.figures()}
     tensors = dict(objective.tensors(generator))
     return Learned(tensors, target, figures, tuple(fit.history), fit.converged)

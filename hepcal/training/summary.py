@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,13 +13,21 @@ import torch
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.summary import PART, SMALLEST, SUMMARIES, SummaryLikelihood
 from hepcal.errors import TrainingError
+from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
+from hepcal.progress import say
 from hepcal.scores import weighted_quantiles
 from hepcal.training import regression
+from hepcal.training.flattening import Flattening
+from hepcal.training.inputs import raw_chunks
 from hepcal.training.learned import Learned, Task, card_of, source_of
 from hepcal.training.likelihood import Forward, learn_forward
+from hepcal.training.trust import compared, trusted
 
 __all__ = ["learn"]
+
+# Figures of the card: by bin of truth p_T [GeV].
+OVER_RECO = "resolution_over_reco"
 
 
 def learn(task: Task) -> Learned:
@@ -31,23 +42,78 @@ def learn(task: Task) -> Learned:
         if not pairs.weight.sum() > 0:
             raise TrainingError(f"the weights of the {len(pairs)} jets for the {share} sum to {pairs.weight.sum():g}")
     saved = task.saved
-    part = replace(task, method=method.summary, fitted=first, saved=saved.at("summary") if saved else None)
-    learned = regression.learn(part)
+    part = replace(task.learning_from(first), method=method.summary, saved=saved.at("summary") if saved else None)
+    part = _evenly(part)
+    learned = regression.learn(part, drawn=True)
+    learned = replace(learned, tensors={**learned.tensors, **part.input_tensors()})
     card = card_of(method.summary, task.spec, learned, source_of(first, first, task.held_out, task.seed))
-    summary = SUMMARIES[method.summary.name](card, {**learned.tensors, **task.input_tensors()}, str(task.place))
-    found = learn_forward(
-        replace(task, fitted=second, saved=saved.at("density") if saved else None),
-        *(Forward(pairs, _measured(summary, pairs)) for pairs in (second, task.judges)),
-    )
-    tensors = found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
-    response = np.log(second.reco.astype(np.float64) / second.truth)
-    tensors["reco_response"] = torch.tensor(weighted_quantiles(response, second.weight, (0.5,)), dtype=torch.float32)
-    figures = found.figures | {f"{PART}_{name}": value for name, value in learned.figures.items()}
+    summary = SUMMARIES[method.summary.name](card, learned.tensors, str(task.place))
+    tensors, figures, measured = _trusted(summary, second, task.held_out)
+    if task.show:
+        say(f"Resolution with the summary over that of p_T alone, by truth [GeV]: {_listed(figures)}")
+    part = replace(task.learning_from(second), saved=saved.at("density") if saved else None)
+    found = learn_forward(part, measured(second), measured(task.judges))
+    tensors |= found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
+    figures |= found.figures | {f"{PART}_{name}": value for name, value in learned.figures.items()}
     converged = found.converged and learned.converged
     return replace(found, tensors=tensors, figures=figures, converged=converged, parts={PART: card})
 
 
-def _measured(summary: Calibrator, pairs: JetPairs) -> np.ndarray:
+def _evenly(task: Task) -> Task:
+    """The same task with jets in the order of the truth and weights that follow their number, not their spectrum.
+
+    The summary resolves best where most jets are; where they are few it is not trusted.
+    """
+    task = task.taken(np.argsort(task.fitted.truth, kind="stable"))
+    flattening, weight = Forward.of(task.fitted).flattened(power=1)
+    judged = flattening(Forward.of(task.judges).log_truth, task.judges.weight)
+    fitted, judges = replace(task.fitted, weight=weight), replace(task.judges, weight=judged)
+    share = torch.from_numpy(weight.astype(np.float32))
+    inputs = InputScaling.fit_chunks(partial(raw_chunks, fitted), task.inputs.transforms, share)
+    return replace(task, fitted=fitted, judges=judges, inputs=inputs)
+
+
+def _trusted(
+    summary: Calibrator, pairs: JetPairs, held_out: JetPairs
+) -> tuple[dict[str, torch.Tensor], dict[str, float], Callable[[JetPairs], Forward]]:
+    """How far the summary is trusted, what that gains, and what makes the variable that is calibrated."""
+    flattening, weight = Forward.of(pairs).flattened()
+    log_reco, log_summary = np.log(pairs.reco.astype(np.float64)), _log_summary(summary, pairs)
+    log_truth = Forward.of(pairs).log_truth
+    found = compared(log_truth, log_reco, log_summary.mean(1), weight, flattening.resolution)
+    knots, trust = (values.astype(np.float32) for values in trusted(found))
+
+    def measured(pairs: JetPairs) -> Forward:
+        log_reco = np.log(pairs.reco.astype(np.float64))[:, None]
+        share = np.interp(log_reco, knots, trust)
+        return Forward(pairs, log_reco + share * (_log_summary(summary, pairs) - log_reco))
+
+    tensors = {
+        "reco_response": weighted_quantiles(log_reco - log_truth, weight, (0.5,)),
+        "trust": np.stack([knots, trust]),
+    }
+    figures = _resolutions_over_reco(measured(held_out), flattening)
+    return {name: torch.from_numpy(np.float32(value)) for name, value in tensors.items()}, figures, measured
+
+
+def _resolutions_over_reco(held_out: Forward, flattening: Flattening) -> dict[str, float]:
+    """Resolution of what is calibrated over that of reco p_T alone, on held-out jets, by bin of truth [GeV]."""
+    log_truth, weight = held_out.log_truth, flattening(held_out.log_truth, held_out.pairs.weight)
+    log_reco = np.log(held_out.pairs.reco.astype(np.float64))
+    tried = np.array([0.0, 1.0])
+    found = compared(log_truth, log_reco, held_out.measured.mean(1), weight, flattening.resolution, tried)
+    with np.errstate(invalid="ignore"):
+        ratio = found.resolution[1] / found.resolution[0]
+    bins = zip(pairwise(np.exp(found.edges)), ratio, strict=True)
+    return {f"{OVER_RECO}_{low:.0f}_{high:.0f}": float(value) for (low, high), value in bins}
+
+
+def _listed(figures: dict[str, float]) -> str:
+    """Bins and ratios in one line."""
+    return ", ".join(f"{name.removeprefix(OVER_RECO)[1:].replace('_', '-')}: {x:.2f}" for name, x in figures.items())
+
+
+def _log_summary(summary: Calibrator, pairs: JetPairs) -> np.ndarray:
     """Ln of the summary of every network, float64 of shape (n, M)."""
     prediction = summary.predict(pairs.features, pairs.reco)
     values = prediction.replicas() if summary.replicas else prediction.mean[None]

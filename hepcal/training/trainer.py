@@ -9,34 +9,48 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hepcal.calibrators.base import Calibrator, device_of, transforms_of
+from hepcal.arrays import unmasked
+from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.bnn import BNN
 from hepcal.calibrators.card import Card
+from hepcal.calibrators.devices import device_of
+from hepcal.calibrators.flat import transforms_of
 from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
-from hepcal.errors import TrainingError
+from hepcal.errors import MissingValueError, TrainingError
 from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
-from hepcal.scores import weighted_mean, weighted_quantiles
-from hepcal.statistics import CENTRAL
+from hepcal.scores import weighted_mean
+from hepcal.training.collapse import misses_dependence, sensitivity
 from hepcal.training.inputs import raw_chunks
-from hepcal.training.learned import Learned, Task, card_of, source_of, unit_weights
+from hepcal.training.learned import (
+    Learned,
+    Task,
+    card_of,
+    seen_tensors,
+    source_of,
+    truncated_below,
+    unit_weights,
+)
+from hepcal.training.positive import coordinates, with_positive_weights
 from hepcal.training.registry import LEARNERS
+from hepcal.training.sanity import require_sane
 
 __all__ = ["train"]
 
 MIN_EVENTS = 20
 # Held-out jets that judge: enough to notice a plateau, few enough to cost little beside the updates.
 JUDGED_JETS = 20_000
-# Jets below this times the threshold of the files are truncated by it; two to three resolutions of a soft jet.
-THRESHOLD_MARGIN = 1.5
-# A trained network that depends on its inputs by less than this, in units of its own sigma, has learned nothing.
+# A trained network that depends on its inputs by less than this, in units of its own sigma, says the same of every jet.
 COLLAPSED_BELOW = 0.02
 
 
+# Gradients are needed, whatever the caller has switched off.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def train(
     pairs: JetPairs,
     method: Method | None = None,
@@ -49,6 +63,9 @@ def train(
     data_weight: np.ndarray | None = None,
 ) -> Calibrator:
     """Train a calibrator.
+
+    Negative weights are turned into positive ones of the same sums in cells of phase space before anything is learned
+    or judged (:mod:`hepcal.signed_weights`); sigma_pred and the figures on held-out jets are those of the signed ones.
 
     Args:
         pairs: Training table. A share of its events (``method.validation``) is held out to notice plateaus. The
@@ -69,12 +86,14 @@ def train(
         A frozen calibrator with the best state seen, judged on the held-out jets. Its card says in
         ``figures["converged"]`` whether training ended by its schedule (1) or at ``max_updates`` (0).
 
-        It also says whether the network has ``collapsed``: whether it says the same of every jet, as happens when the
-        prior is much too narrow for the number of jets. Then a line is printed, too.
+        It also says whether the network has ``collapsed``: whether it says the same of every jet although the jets it
+        learned from show by more than chance that they are not the same, as happens when the prior is much too narrow
+        for the number of jets. Then a line is printed, too.
 
     Raises:
-        TrainingError: The table is too small, its weights do not sum to a positive number, the loss diverged,
-            an argument is of the wrong kind, or the checkpoint is of another training.
+        TrainingError: The table is too small, its weights do not sum to a positive number, or not significantly so
+            where some are negative, the loss diverged, the result makes no sense on held-out jets
+            (:mod:`hepcal.training.sanity`), an argument is of the wrong kind, or the checkpoint is of another training.
     """
     method = method or BNN()
     _require(pairs, method, seed, data, data_weight)
@@ -90,12 +109,16 @@ def train(
     with single_threaded():
         learned = LEARNERS[method.name](task)
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
-    tensors = {**learned.tensors, **task.input_tensors()}
-    finished = _with_figures(CALIBRATORS[method.name](card, tensors), held_out, learned).to(device)
+    tensors = {**learned.tensors, **task.input_tensors(), **seen_tensors(pairs)}
+    calibrator = CALIBRATORS[method.name](card, tensors)
+    if not held_out.weight.sum() > 0:
+        held_out = task.held_out
+    require_sane(calibrator, task.judges, task.fitted)
+    finished = _with_figures(calibrator, held_out, task.fitted, learned).to(device)
     if finished.card.figures.get("collapsed") and show:
         say(
-            "WARNING: the trained network says the same of every jet: its prior (or L2 term) is much too narrow for so "
-            "few jets, or the inputs hold no information. Try a wider prior_width or more jets"
+            "WARNING: the trained network says the same of every jet, while the jets show that they are not the same: "
+            "its prior (or L2 term) is much too narrow for so few jets. Try a wider prior_width or more jets"
         )
     return finished
 
@@ -104,12 +127,17 @@ def _task(
     method: Method, pairs: JetPairs, fitted: JetPairs, held_out: JetPairs, seed: int, place: torch.device, show: bool,
     saved: Checkpoint | None, data: np.ndarray | None, data_weight: np.ndarray | None,
 ) -> Task:  # fmt: skip
-    """Everything a learner needs."""
+    """Everything a learner needs; negative weights are gone, but for a map of distributions, which takes them."""
+    cells = None
+    if not method.needs_data:
+        fitted, held_out, cells = with_positive_weights(fitted, held_out, coordinates)
     weight = torch.from_numpy(unit_weights(fitted).astype(np.float32))
     inputs = InputScaling.fit_chunks(partial(raw_chunks, fitted), transforms_of(pairs.spec), weight)
-    inputs = inputs.above(_truncated_below(fitted))
+    inputs = inputs.above(truncated_below(pairs.source))
     judges = _judges(held_out, seed)
-    return Task(method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight)
+    return Task(
+        method, pairs.spec, fitted, held_out, judges, inputs, seed, place, show, saved, data, data_weight, cells
+    )
 
 
 def _judges(held_out: JetPairs, seed: int) -> JetPairs:
@@ -170,7 +198,9 @@ def _numbers(name: str, values: np.ndarray | None) -> np.ndarray | None:
     if values is None:
         return None
     try:
-        found = np.asarray(values)
+        found = unmasked(name, values)
+    except MissingValueError:
+        raise
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{name} must be an array of numbers: {error}") from error
     if found.dtype.kind not in "iuf":
@@ -193,18 +223,15 @@ def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPai
     if events < MIN_EVENTS:
         raise TrainingError(f"{events} training events are too few; at least {MIN_EVENTS} are needed")
     parts = pairs.split(1 - method.validation, seed)
-    for name, part in zip(("training", "held-out"), parts, strict=True):
-        if not part.weight.sum() > 0:
+    for name, part, weight in zip(
+        ("training", "held-out"), parts, (parts[0].weight, np.abs(parts[1].weight)), strict=True
+    ):
+        if not weight.sum() > 0:
             raise TrainingError(f"the weights of the {len(part)} {name} jets sum to {part.weight.sum():g}")
     return parts
 
 
-def _truncated_below(pairs: JetPairs) -> float:
-    """p_T [GeV] below which the threshold of the files truncates p(reco | truth), and no calibration can be right."""
-    return THRESHOLD_MARGIN * float(pairs.source.get("reco_threshold", 0.0))
-
-
-def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) -> Calibrator:
+def _with_figures(calibrator: Calibrator, held_out: JetPairs, fitted: JetPairs, learned: Learned) -> Calibrator:
     """The same calibrator, its card completed with how the training went and how the held-out jets close."""
     history = calibrator.card.history
     figures = {"converged": float(learned.converged), **learned.figures}
@@ -213,13 +240,13 @@ def _with_figures(calibrator: Calibrator, held_out: JetPairs, learned: Learned) 
         figures["best_update"] = float(min(history, key=lambda point: point[1])[0])
     # What maps simulation to data does not aim at the truth.
     if not calibrator.method.needs_data:
-        figures |= _closure(calibrator, held_out)
+        figures |= _closure(calibrator, held_out, fitted)
     # JSON has no NaN: a figure that cannot be given is left out.
     finite = {name: value for name, value in figures.items() if np.isfinite(value)}
     return type(calibrator)(calibrator.card.model_copy(update={"figures": finite}), calibrator.tensors)
 
 
-def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:
+def _closure(calibrator: Calibrator, pairs: JetPairs, fitted: JetPairs) -> dict[str, float]:
     """Figures on the held-out jets for the card."""
     prediction = calibrator.predict(pairs.features, pairs.reco)
     weight = pairs.weight
@@ -230,21 +257,7 @@ def _closure(calibrator: Calibrator, pairs: JetPairs) -> dict[str, float]:
         figures["pull_sd"] = float(np.sqrt(max(weighted_mean((pull - mean) ** 2, weight)[0], 0)))
         figures["within_sigma_tot"] = weighted_mean((np.abs(pull) < 1).astype(np.float64), weight)[0]
     if calibrator.method.can_collapse and prediction.sigma_tot is not None:
-        figures["sensitivity"] = _sensitivity(prediction.mean / pairs.reco, prediction.sigma_tot / pairs.reco, weight)
-        figures["collapsed"] = float(figures["sensitivity"] < COLLAPSED_BELOW)
+        found = sensitivity(prediction.mean / pairs.reco, prediction.sigma_tot / pairs.reco, weight)
+        collapsed = found < COLLAPSED_BELOW and misses_dependence(calibrator, fitted)
+        figures |= {"sensitivity": found, "collapsed": float(collapsed)}
     return figures
-
-
-def _sensitivity(mean: np.ndarray, sigma: np.ndarray, weight: np.ndarray) -> float:
-    """How much predictions depend on the inputs: spread over jets of the mean in units of sigma, or of ln sigma.
-
-    Half the central 68.27 % width each, so that absurd jets do not count. Zero if a network says the same of every
-    jet, as one does whose posterior has collapsed to the prior.
-    """
-
-    def half_width(values: np.ndarray) -> float:
-        low, high = weighted_quantiles(values.astype(np.float64), weight, (CENTRAL[0], CENTRAL[2]))
-        return float(high - low) / 2
-
-    typical = weighted_quantiles(sigma.astype(np.float64), weight, (0.5,))[0]
-    return max(half_width(mean) / float(typical), half_width(np.log(sigma)))

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.arrays import numbers, unmasked
+
 __all__ = ["Jets", "binned", "plain"]
 
 
@@ -47,11 +49,11 @@ class Jets:
         Raises:
             ValueError: Shapes differ, a number is not finite, or the ids of events are not integers.
         """
-        truth = np.asarray(truth, dtype=np.float64)
+        truth = numbers("truth", truth)
         if truth.ndim != 1:
             raise ValueError(f"truth has the shape {truth.shape}; expected one number per jet")
         given = {"weight": np.ones(len(truth)) if weight is None else weight, **columns}
-        found = {name: None if c is None else np.asarray(c, dtype=np.float64) for name, c in given.items()}
+        found = {name: None if c is None else numbers(name, c) for name, c in given.items()}
         for name, column in {"truth": truth, **found}.items():
             if column is None:
                 continue
@@ -61,7 +63,7 @@ class Jets:
                 raise ValueError(f"{name} is not finite in {(~np.isfinite(column)).sum()} of {len(truth)} jets")
         cluster = None
         if event is not None:
-            event = np.asarray(event)
+            event = unmasked("event", event)
             if event.shape != truth.shape or not np.issubdtype(event.dtype, np.integer):
                 raise ValueError(f"event ids are integers, one per jet; found {event.dtype} of shape {event.shape}")
             cluster = np.unique(event, return_inverse=True)[1]
@@ -90,13 +92,13 @@ def binned(
     Raises:
         ValueError: The edges do not increase, or ``by`` has another shape.
     """
-    edges = np.asarray(edges, dtype=np.float64)
+    edges = numbers("edges", edges)
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise ValueError(f"bin edges must increase, found {edges}")
     if by is None:
         number = jets.truth
     else:
-        number = np.asarray(by)
+        number = unmasked("by", by)
         if number.shape != (jets.given,):
             raise ValueError(f"what to bin in has the shape {number.shape}; expected one number per jet, {jets.given}")
         number = number[jets.rows]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hepcal.arrays import numbers
 from hepcal.statistics import MIN_N_EFF
 from hepcal.truth_closure.binning import Jets, binned, plain
 from hepcal.truth_closure.estimators import effective_clusters, mean, standard_error
@@ -74,8 +75,8 @@ def coverage_in_truth(
     Raises:
         ValueError: Shapes differ, a number is NaN, an interval ends below its start, or the edges do not increase.
     """
-    truth = np.asarray(truth, dtype=np.float64)
-    low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), truth.shape) for end in (low, high))
+    truth = numbers("truth", truth)
+    low, high = (np.broadcast_to(numbers(name, end), truth.shape) for name, end in (("low", low), ("high", high)))
     if not (low <= high).all():
         raise ValueError(f"{(~(low <= high)).sum()} intervals end below their start, or are NaN")
     columns = {"coverage": (truth >= low) & (truth <= high), "below": truth < low, "above": truth > high}

@@ -262,17 +262,17 @@ def test_a_data_set_that_was_not_surveyed_is_named(survey):
 
 
 def test_weights_are_pooled_or_scaled_to_cross_sections():
-    pooled = Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a=None, b=None))
+    pooled = Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a="file weights", b="file weights"))
     assert pooled.norm == {"a": pytest.approx(1 / 40), "b": pytest.approx(1 / 40)}
     scaled = Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a=6.0, b=5.0))
     assert scaled.norm == {"a": pytest.approx(0.2), "b": pytest.approx(0.5)}
 
 
 def test_mixed_cross_sections_and_vanishing_weights_are_refused():
-    with pytest.raises(FilesetError, match=r"without a cross_section.*: b"):
+    with pytest.raises(FilesetError, match=r"without a cross_section.*: 'b'"):
         Survey.from_output(survey_output(a=30.0, b=10.0), datasets(a=6.0, b=None))
     with pytest.raises(FilesetError, match="data set b do not sum"):
-        Survey.from_output(survey_output(a=30.0, b=-1.0), datasets(a=None, b=None))
+        Survey.from_output(survey_output(a=30.0, b=-1.0), datasets(a=6.0, b=5.0))
 
 
 def test_only_declared_branches_are_read(small_calibrator):
@@ -286,4 +286,4 @@ def test_only_declared_branches_are_read(small_calibrator):
     momentum = set(upper.values())
     jets = {upper.get(name, name) for name in small_calibrator.uses} | momentum
     expected = {f"Jet/Jet.{name}" for name in jets} | {f"GenJet/GenJet.{name}" for name in momentum}
-    assert {entry.branch for entry in log} == expected | {"Jet_size", "GenJet_size", "Event/Event.Weight"}
+    assert {entry.branch for entry in log} == expected | {"Jet_size", "GenJet_size", "Event/Event.Weight", "Event_size"}

@@ -1,0 +1,48 @@
+"""Jets that a calibrator must not calibrate: foreign ones, and those that carry columns of the same names."""
+
+from __future__ import annotations
+
+import awkward as ak
+
+from hepcal.calibrators.card import Card
+from hepcal.errors import HepcalError, SchemaError
+
+__all__ = ["refuse_foreign", "refuse_taken"]
+
+
+def refuse_taken(jets: ak.Array, names: tuple[str, ...]) -> None:
+    """Refuse jets that have columns of these names, or sigmas to them: two calibrations would be mixed.
+
+    Raises:
+        HepcalError: They do.
+    """
+    taken = [name for name in jets.fields if name in names or name.startswith(tuple(f"{n}_" for n in names))]
+    if taken:
+        raise HepcalError(
+            f"these jets have columns of a calibrator, {', '.join(taken[:3])} ...: calibrate the jets of the file, or "
+            "name the columns of this calibrator otherwise, calibrator(jets, prefix='second_')"
+        )
+
+
+def refuse_foreign(jets: ak.Array, card: Card) -> None:
+    """Refuse jets that mean something else by the same names than those of the training. Reads nothing.
+
+    Raises:
+        SchemaError: They do.
+    """
+    if card.features.pt == "pt" and card.source.schema_name == "arrays" and "pt_orig" in jets.fields:
+        raise SchemaError(
+            "this calibrator was trained on arrays, with the p_T that jets have in their field 'pt'; these were "
+            "corrected, and have another in 'pt_orig'. Leave one: ak.without_field(jets, 'pt_orig') to start from the "
+            "corrected p_T (and 'mass_orig' if mass is an input), or calibrate the jets of the file"
+        )
+    if card.source.schema_name == "delphes" and "rawFactor" in jets.fields:
+        raise SchemaError("this calibrator was trained on Delphes jets; these are NanoAOD jets (they have a rawFactor)")
+    # Of a file, through coffea; jets that were put together otherwise do not say what they are.
+    trained, given = card.source.collection, jets.layout.purelist_parameter("collection_name")
+    if trained and given and given != trained:
+        raise SchemaError(
+            f"this calibrator was trained on {trained} jets; these are {given} jets, of which it knows nothing. "
+            f"Calibrate events.{trained}, or train on these: JetPairs.from_fileset(..., jets={given!r}). For the "
+            f"same jets under another name: ak.with_parameter(jets, 'collection_name', {trained!r})"
+        )

@@ -121,6 +121,9 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     out += [f"Counted twice? {', '.join(paths)} have the same UUID." for paths in events.get("copies", ())]
     out += [f"No truth in data set {name!r}: its truth histograms are empty." for name in events["without_truth"]]
     out += _out_of_range(summary["samples"])
+    known = summary["samples"].get("qcd", {}).get("pt", {}).get("calib", {}).get("flavour_known")
+    if known is not None and abs(known - 1) > 1e-6:
+        out.append(f"Only files with {100 * known:.1f} % of the jets know flavours: closure by flavour is of these.")
     out += _resonance(summary)
     if events["outside_density"]:
         out.append(f"{events['outside_density']} events lie outside the mass density and have BSM weight zero.")

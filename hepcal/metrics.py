@@ -237,7 +237,8 @@ def samples(hists: Mapping[str, hist.Hist]) -> dict[str, Any]:
     """All closures, nested as ``<weighting>.<quantity>.<level>.<figure>``; what was not filled is left out.
 
     ``<quantity>.<level>.inclusive`` holds the same figures over all bins, ``pt.<level>.abs_eta`` in bins of |eta|, and
-    ``pt.<level>.flavour.<flavour>`` those of one flavour where the files know it.
+    ``pt.<level>.flavour.<flavour>`` those of one flavour where the files know it, of a share ``flavour_known`` of the
+    jets by weight.
     """
     out: dict[str, Any] = {}
     for weighting in WEIGHTINGS:
@@ -252,8 +253,19 @@ def samples(hists: Mapping[str, hist.Hist]) -> dict[str, Any]:
                     figures["abs_eta"] = closure(hists, quantity, level, weighting, "abs_eta").as_dict()
                     if flavours := by_flavour(hists, level, weighting):
                         figures["flavour"] = {name: each.as_dict() for name, each in flavours.items()}
+                        figures["flavour_known"] = _flavour_known(hists, level, weighting)
                 out.setdefault(weighting, {}).setdefault(quantity, {})[level] = figures
     return out
+
+
+def _flavour_known(hists: Mapping[str, hist.Hist], level: str, weighting: str) -> float:
+    """Share of the weight of the jets that is in files which know flavours."""
+    chosen = {"weighting": hist.loc(weighting), "level": hist.loc(level), "term": hist.loc("jets")}
+    known, whole = (
+        float(hists[name][chosen].project("pt_truth").view(flow=True)["value"].sum())
+        for name in ("pt_flavour_sums", "pt_sums")
+    )
+    return known / whole if whole else 0.0
 
 
 def quantiles(contents: np.ndarray, edges: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:

@@ -184,10 +184,7 @@ class Calibrator(ABC):
         self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = (),
         truth: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:  # fmt: skip
-        """The columns of :attr:`columns` for flat jets, float32 or bool; ``more`` and :data:`REPLICAS` if asked for.
-
-        With a truth (n,) [GeV] also :data:`COVERED`.
-        """
+        """The columns of :attr:`columns` for flat jets; ``more``, :data:`REPLICAS`; :data:`COVERED` with a truth."""
         names = (*self.columns, *more)
         columns = {name: np.empty(len(reco), dtype=bool if name.endswith("in_range") else np.float32) for name in names}
         if replicas:
@@ -203,8 +200,7 @@ class Calibrator(ABC):
             for name, column in columns.items():
                 column[part] = found[name][: part.stop - part.start]
 
-        inside = truth is not None and self.judges
-        if inside:
+        if inside := truth is not None and self.judges:
             columns[COVERED] = np.empty(len(reco), dtype=bool)
         self._map(work, features, reco)
         self._refuse_overflow(columns)
@@ -305,7 +301,6 @@ class Calibrator(ABC):
         self.card.features.require(jets, event)
         if event is not None and len(event) != len(jets):
             raise HepcalError(f"{len(jets)} lists of jets but {len(event)} events: pass the events of these jets")
-
         if replicas and not self.replicas:
             raise HepcalError(f"the method {self.card.method!r} is a single network: it has no replicas")
         if truth is not None and not has_interval(self):
@@ -314,8 +309,7 @@ class Calibrator(ABC):
 
         def evaluate() -> dict[str, np.ndarray]:
             index = None if event is None else flat.event_index
-            options: dict[str, Any] = {} if true_pt is None else {"truth": true_pt}
-            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas, **options)
+            return self._columns(*self.card.features.table(flat.flat, event, index), replicas=replicas, truth=true_pt)
 
         shifts = {shift: size for size, shift in SHIFTS.items() if shift in self.uncertainties}
         count = self.replicas if replicas else 0

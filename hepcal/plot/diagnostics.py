@@ -118,7 +118,7 @@ def scores_in_bins(
     binned: Mapping[str, BinnedScores], figure: str = "coverage_68", xlabel: str = "", reference: str | None = None,
     label: str = "", ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
-    """One figure of the scores in bins, for bins with n_eff of at least ten.
+    """One figure of the scores in bins, for bins with n_eff of at least 30.
 
     Args:
         binned: Scores in bins by name.

@@ -144,7 +144,7 @@ def responses(
         ax: Where to draw.
 
     Raises:
-        NothingToDrawError: No sample has n_eff of at least ten.
+        NothingToDrawError: No sample has n_eff of at least 30.
     """
     edges = np.linspace(*span, bins + 1)
     found = {name: {s: _density(*sample, edges) for s, sample in samples.items()} for name, samples in methods.items()}
@@ -188,7 +188,7 @@ def spectra(
         axes: The two panels to draw into.
 
     Raises:
-        NothingToDrawError: The first sample has n_eff below ten.
+        NothingToDrawError: The first sample has n_eff below 30.
     """
     edges = np.asarray(edges, dtype=np.float64)
     found = {name: density for name, sample in samples.items() if (density := _density(*sample, edges)) is not None}

@@ -71,7 +71,9 @@ class Untouched(Calibrator):
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         raise NotImplementedError("nothing is evaluated")
 
-    def _columns(self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False) -> dict[str, np.ndarray]:
+    def _columns(
+        self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, **_: object
+    ) -> dict[str, np.ndarray]:
         pt = reco.astype(np.float32)
         found = {name: np.float32(relative) * pt for name, relative in self._relative.items()}
         if replicas:

@@ -10,15 +10,18 @@ from hepcal.processors import DijetProcessor, ResponseProcessor, Survey, SurveyP
 from hepcal.processors.dijet import mass_sigma
 from hepcal.processors.selection import LeadingPair, dijet_mass
 
+import hepcal
 from hepcal import metrics
+from hepcal.columns import FlatJets
 from hepcal.demo import demo_fileset
-from hepcal.errors import FilesetError
+from hepcal.errors import FilesetError, HepcalError
 from hepcal.executors import open_executor
 from hepcal.features import DEFAULT_FEATURES
 from hepcal.filesets import Dataset, Fileset
 from hepcal.reweighting import Resonance
 from hepcal.running import run
 from hepcal.schemas import event_weight
+from hepcal.scores import score
 
 FIELDS = DEFAULT_FEATURES["delphes"].jet_fields
 DATASET = demo_fileset("test").datasets[0].name
@@ -128,6 +131,28 @@ def test_coverage_of_a_belt_is_that_of_the_interval(likelihood_calibrator, event
     assert 0.5 < mass.within_sigma_tot[0] < 1
 
 
+def test_a_diagnosis_has_the_coverage_of_the_belt(likelihood_calibrator, events):
+    pair = LeadingPair.of(events, FIELDS)
+    flat = ak.flatten(ak.drop_none(pair.reco))
+    truth = ak.to_numpy(ak.flatten(pair.truth.pt[~ak.is_none(pair.reco, axis=1)])).astype(float)
+    prediction = likelihood_calibrator.predict(*likelihood_calibrator.card.features.table(flat))
+    low, high = prediction.interval(0.6827)
+    scores = score(prediction, truth)
+    assert scores.coverage_68 == pytest.approx(np.mean((low <= truth) & (truth <= high)))
+    assert scores.width_68 == pytest.approx(np.mean(high - low))
+    assert np.isnan(scores.crps)
+
+
+def test_a_method_without_intervals_covers_nothing(demo_files, events):
+    pairs = hepcal.JetPairs.from_fileset(demo_files["train"], show=False)
+    single = hepcal.train(pairs, hepcal.MSE(hidden=(8,), max_updates=50), seed=1, show=False)
+    pair = LeadingPair.of(events, FIELDS)
+    with pytest.raises(HepcalError, match="'mse' has no interval"):
+        single(pair.reco, truth=pair.truth.pt)
+    with pytest.raises(HepcalError, match="one number per jet"):
+        FlatJets(pair.reco).flattened(pair.truth.pt[:10])
+
+
 def test_the_same_bits_with_a_truth_and_without(small_calibrator, events):
     pair = LeadingPair.of(events, FIELDS)
     plain, judged = small_calibrator(pair.reco), small_calibrator(pair.reco, truth=pair.truth.pt)
@@ -176,6 +201,7 @@ def test_closure_by_flavour_is_shown_where_the_file_knows_it(
             assert bias == pytest.approx(np.average(response, weights=w) - 1, rel=1e-5)
         assert by_flavour[flavour].share.sum() == pytest.approx(1, abs=0.02)
     assert by_flavour["light"].n_eff[place] > 30
+    assert metrics.samples(booked)["qcd"]["pt"]["calib"]["flavour_known"] == pytest.approx(1)
     listed = metrics.samples(booked)["qcd"]["pt"]["calib"]["flavour"]["light"]
     assert listed["bias"][place] == by_flavour["light"].bias[place]
 

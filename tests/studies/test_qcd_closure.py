@@ -86,10 +86,10 @@ def test_pulls_and_uncertainties(figures):
     total, bins = (metrics.closure(hists, "pt", "calib", total=t) for t in (True, False))
     print(
         f"pull mean {total.pull_mean[0]:+.3f}, sd {total.pull_sd[0]:.3f}, half 68 % width {total.pull_half68[0]:.3f}, "
-        f"coverage {100 * total.coverage_68[0]:.1f} %"
+        f"within sigma_tot {100 * total.within_sigma_tot[0]:.1f} %, central interval {100 * total.coverage_68[0]:.1f} %"
     )
     assert total.pull_sd[0] == pytest.approx(1, abs=0.05)
-    filled = bins.n_eff > 0
+    filled = np.isfinite(bins.sigma_pred)
     assert np.all((bins.sigma_pred[filled] > 0) & (bins.sigma_pred[filled] < bins.sigma_stoch[filled]))
 
 

@@ -98,7 +98,7 @@ class Flattening:
             np.add.reduceat(np.append(weight**power, 0.0), ends.T.ravel())[::2] * (ends[1] > ends[0])
             for power in (1, 2)
         )
-        return np.divide(sums**2, squares, out=np.zeros_like(sums), where=squares > 0)
+        return np.asarray(np.divide(sums**2, squares, out=np.zeros_like(sums), where=squares > 0))
 
     def known(self, log_truth: np.ndarray, weight: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Whether there are jets enough within a resolution, at evenly spaced ln truth values (m,); bool.

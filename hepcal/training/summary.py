@@ -22,7 +22,7 @@ from hepcal.training.flattening import Flattening
 from hepcal.training.inputs import raw_chunks
 from hepcal.training.learned import Learned, Task, card_of, source_of
 from hepcal.training.likelihood import Forward, learn_forward
-from hepcal.training.trust import Resolutions, trusted
+from hepcal.training.trust import compared, trusted
 
 __all__ = ["learn"]
 
@@ -76,29 +76,34 @@ def _trusted(
     summary: Calibrator, pairs: JetPairs, held_out: JetPairs
 ) -> tuple[dict[str, torch.Tensor], dict[str, float], Callable[[JetPairs], Forward]]:
     """How far the summary is trusted, what that gains, and what makes the variable that is calibrated."""
-    plain = Forward.of(pairs)
-    flattening, weight = plain.flattened()
-    log_reco, log_summary = plain.measured[:, 0], _log_summary(summary, pairs)
-    response = float(weighted_quantiles(log_reco - plain.log_truth, weight, (0.5,))[0])
-    resolutions = Resolutions(plain.log_truth, weight, flattening.resolution)
-    found = trusted(resolutions, log_reco, log_summary.mean(1), response, flattening.resolution)
-    knots, trust = (values.astype(np.float32) for values in found)
+    flattening, weight = Forward.of(pairs).flattened()
+    log_reco, log_summary = np.log(pairs.reco.astype(np.float64)), _log_summary(summary, pairs)
+    log_truth = Forward.of(pairs).log_truth
+    found = compared(log_truth, log_reco, log_summary.mean(1), weight, flattening.resolution)
+    knots, trust = (values.astype(np.float32) for values in trusted(found))
 
     def measured(pairs: JetPairs) -> Forward:
         log_reco = np.log(pairs.reco.astype(np.float64))[:, None]
         share = np.interp(log_reco, knots, trust)
         return Forward(pairs, log_reco + share * (_log_summary(summary, pairs) - log_reco))
 
-    tensors = {"reco_response": torch.tensor([response]), "trust": torch.from_numpy(np.stack([knots, trust]))}
-    return tensors, _resolutions_over_reco(measured(held_out), flattening), measured
+    tensors = {
+        "reco_response": weighted_quantiles(log_reco - log_truth, weight, (0.5,)),
+        "trust": np.stack([knots, trust]),
+    }
+    figures = _resolutions_over_reco(measured(held_out), flattening)
+    return {name: torch.from_numpy(np.float32(value)) for name, value in tensors.items()}, figures, measured
 
 
 def _resolutions_over_reco(held_out: Forward, flattening: Flattening) -> dict[str, float]:
     """Resolution of what is calibrated over that of reco p_T alone, on held-out jets, by bin of truth [GeV]."""
-    weight = flattening(held_out.log_truth, held_out.pairs.weight)
-    resolutions = Resolutions(held_out.log_truth, weight, flattening.resolution)
-    ratio = resolutions(held_out.measured.mean(1)) / resolutions(Forward.of(held_out.pairs).measured[:, 0])
-    bins = zip(pairwise(np.exp(resolutions.edges)), ratio, strict=True)
+    log_truth, weight = held_out.log_truth, flattening(held_out.log_truth, held_out.pairs.weight)
+    log_reco = np.log(held_out.pairs.reco.astype(np.float64))
+    tried = np.array([0.0, 1.0])
+    found = compared(log_truth, log_reco, held_out.measured.mean(1), weight, flattening.resolution, tried)
+    with np.errstate(invalid="ignore"):
+        ratio = found.resolution[1] / found.resolution[0]
+    bins = zip(pairwise(np.exp(found.edges)), ratio, strict=True)
     return {f"{OVER_RECO}_{low:.0f}_{high:.0f}": float(value) for (low, high), value in bins}
 
 

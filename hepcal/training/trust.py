@@ -1,110 +1,111 @@
-"""How far a summary is to be trusted over the detector-level p_T, so that it loses resolution nowhere.
+"""How far a summary is to be trusted over the detector-level p_T, jet by jet, so that it never loses resolution.
 
-A regression follows the spectrum of its training: where that turns, or jets are few, its value says less of the truth
-than reco p_T does, and what it gains beside is partly taken from there. What is calibrated is ln reco + trust (ln
-summary - ln reco), with a trust from 0 to 1 that depends on reco p_T. It is only another variable: its response density
-is learned, so every trust closes.
+A regression is as good a summary as its training: where jets were few it shrinks to the others, or knows nothing. What
+is calibrated is ln reco + trust (ln summary - ln reco), with a trust from 0 to 1 that depends on reco p_T and is chosen
+for the best resolution. It is only another variable: its response density is learned, so every trust closes.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from hepcal.metrics import CENTRAL
 from hepcal.scores import effective_number, weighted_quantiles
 
-__all__ = ["Resolutions", "trusted"]
+__all__ = ["Comparison", "compared", "trusted"]
 
-# A summary may cost this share of the resolution in a bin of truth: about the error of the comparison.
-LOSS = 1.01
-# Trust is lowered by this where a summary loses more.
-STEP = 0.1
-# Bins of truth have the width of the response (its central 68.27 %) or more, and so many effective jets; the cells of
-# the median that is inverted are four times as fine.
-BIN_JETS, FINER = 300, 4
+TRIED = np.linspace(0, 1, 11)
+# Bins of truth have the width of a resolution (the central 68.27 %) or more, and so many effective jets: the ratio of
+# two widths of the same jets is then known to about two per cent.
+BIN_JETS = 300
+# Where the median rises by less than this per unit of truth (both as logarithms), a variable knows next to nothing.
+LEAST_SLOPE = 0.05
 
 
-class Resolutions:
-    """Resolution in bins of truth that a variable of the jets has once its median is inverted.
+@dataclass(frozen=True)
+class Comparison:
+    """Resolution with a summary, in bins of truth.
+
+    Attributes:
+        edges: Of bins of ln truth, shape (b + 1,).
+        reco: Median ln reco p_T in each, shape (b,).
+        trust: What was tried, shape (t,).
+        resolution: Half central 68.27 % width of the response over its slope, relative, for each trust, shape (t, b).
+    """
+
+    edges: np.ndarray
+    reco: np.ndarray
+    trust: np.ndarray
+    resolution: np.ndarray
+
+
+def compared(
+    log_truth: np.ndarray, log_reco: np.ndarray, log_summary: np.ndarray, weight: np.ndarray, resolution: float,
+    trust: np.ndarray = TRIED,
+) -> Comparison:  # fmt: skip
+    """The resolution of ln reco + trust (ln summary - ln reco) for several trusts.
 
     Args:
         log_truth: Ln truth, shape (n,).
-        weight: Not negative, shape (n,).
-        resolution: About that of the jets, relative, which sets the width of the bins.
-    """
-
-    def __init__(self, log_truth: np.ndarray, weight: np.ndarray, resolution: float) -> None:
-        self._order = np.argsort(log_truth, kind="stable")
-        self._order = self._order[weight[self._order] > 0]
-        self._truth, self._weight = log_truth[self._order], weight[self._order]
-        self.edges = self._bins(2 * resolution, BIN_JETS)
-        self._parts = self._slices(self.edges)
-        self._cells = self._slices(self._bins(2 * resolution / FINER, BIN_JETS / FINER))
-        self._centers = np.array([self._quantiles(self._truth, cell, 0.5)[0] for cell in self._cells])
-
-    def __call__(self, variable: np.ndarray) -> np.ndarray:
-        """Half the central 68.27 % width of the inverted variable over its median, shape (bins,).
-
-        Args:
-            variable: Logarithm of what is inverted, shape (n,), in the order of ``log_truth``.
-        """
-        values = variable[self._order]
-        # In units of the truth, so that it rises with slope one where there is nothing to learn from.
-        shift = np.array([self._quantiles(values - self._truth, cell, 0.5)[0] for cell in self._cells])
-        rising = np.maximum.accumulate(self._centers + shift)
-        inside = np.interp(values, rising, self._centers)
-        found = inside + (values - np.clip(values, rising[0], rising[-1])) - self._truth
-        widths = [np.exp(self._quantiles(found, part, *CENTRAL)) for part in self._parts]
-        return np.array([(high - low) / 2 / middle for low, middle, high in widths])
-
-    def _quantiles(self, values: np.ndarray, part: slice, *probabilities: float) -> np.ndarray:
-        return weighted_quantiles(values[part], self._weight[part], probabilities)
-
-    def _bins(self, width: float, jets: float) -> np.ndarray:
-        """Edges of bins of at least a width and enough effective jets; at least one bin."""
-        low, high = self._truth[0], self._truth[-1]
-        edges = np.linspace(low, high, max(1, int((high - low) / width)) + 1)
-        kept, begin = [float(low)], 0
-        for edge in edges[1:-1]:
-            end = int(np.searchsorted(self._truth, edge))
-            if effective_number(self._weight[begin:end]) >= jets:
-                kept.append(float(edge))
-                begin = end
-        if effective_number(self._weight[begin:]) < jets and len(kept) > 1:
-            kept.pop()
-        return np.array([*kept, float(high)])
-
-    def _slices(self, edges: np.ndarray) -> list[slice]:
-        ends = np.searchsorted(self._truth, edges[1:-1])
-        return [slice(*pair) for pair in zip([0, *ends], [*ends, len(self._truth)], strict=True)]
-
-
-def trusted(
-    resolutions: Resolutions, log_reco: np.ndarray, log_summary: np.ndarray, response: float, resolution: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Knots in ln reco p_T, rising, and the largest trust at each with which no bin of truth loses resolution.
-
-    From full trust everywhere it is lowered, step by step, at the reco p_T of the bin that loses most, and beside it
-    where nothing is left to lower: a trust that jumps costs resolution, too.
-
-    Args:
-        resolutions: Of the jets.
         log_reco: Ln detector-level p_T, shape (n,).
         log_summary: Ln summary, shape (n,).
-        response: Median of ln(reco / truth).
-        resolution: About that of the jets, relative: the distance of the knots.
+        weight: Shape (n,), not negative.
+        resolution: About that of the jets, which sets the width of the bins.
+        trust: What is tried: numbers (t,), or one for each jet (t, n).
     """
-    low, high = resolutions.edges[[0, -1]] + response
-    knots = np.linspace(low, high, max(2, round((high - low) / resolution)))
-    trust, plain = np.ones(len(knots)), resolutions(log_reco)
-    while True:
-        share = np.interp(log_reco, knots, trust)
-        ratio = resolutions(log_reco + share * (log_summary - log_reco)) / plain
-        worst = int(np.argmax(ratio))
-        if not ratio[worst] > LOSS or not trust.any():
-            return knots, trust
-        first, last = np.searchsorted(knots, resolutions.edges[worst : worst + 2] + response)
-        near = slice(first, max(last, first + 1))
-        while not trust[near].any():
-            near = slice(max(near.start - 1, 0), near.stop + 1)
-        trust[near] = np.maximum(trust[near] - STEP, 0)
+    edges = _bins(log_truth, weight, 2 * resolution)
+    number = np.clip(np.searchsorted(edges, log_truth, side="right") - 1, 0, len(edges) - 2)
+    rows = [np.flatnonzero((number == b) & (weight > 0)) for b in range(len(edges) - 1)]
+    found = np.full((len(trust), len(rows)), np.nan)
+    for t, share in enumerate(trust):
+        found[t] = _resolutions(log_truth, log_reco + share * (log_summary - log_reco), weight, rows)
+    reco = np.array([weighted_quantiles(log_reco[row], weight[row], (0.5,))[0] for row in rows])
+    return Comparison(edges, reco, np.asarray(trust), found)
+
+
+def trusted(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    """Knots in ln reco p_T, rising, and the trust at each: of the best resolution, averaged over neighbouring bins."""
+    cost = _smoothed(np.log(np.where(np.isfinite(found.resolution), found.resolution, 1e3)))
+    trust = found.trust[np.argmin(cost, axis=0)]
+    knots, first = np.unique(np.maximum.accumulate(found.reco), return_index=True)
+    # A trust that changes within a resolution would bend the response.
+    return knots, _smoothed(_smoothed(trust[None]))[0][first]
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Averages over three neighbours of rows (t, b), weights 1, 2, 1; the ends lean on one."""
+    wide = np.concatenate([values[:, :1], values, values[:, -1:]], axis=1)
+    return np.asarray((wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / 4)
+
+
+def _bins(log_truth: np.ndarray, weight: np.ndarray, width: float) -> np.ndarray:
+    """Edges of bins of at least a width and enough effective jets; at least one bin."""
+    order = np.argsort(log_truth, kind="stable")
+    zeta, w = log_truth[order], weight[order]
+    cells = max(1, int((zeta[-1] - zeta[0]) / width))
+    edges = np.linspace(zeta[0], zeta[-1], cells + 1)
+    place = np.searchsorted(zeta, edges[1:-1])
+    kept, begin = [float(edges[0])], 0
+    for edge, end in zip(edges[1:-1], place, strict=True):
+        if effective_number(w[begin:end]) >= BIN_JETS:
+            kept.append(float(edge))
+            begin = int(end)
+    if effective_number(w[begin:]) < BIN_JETS and len(kept) > 1:
+        kept.pop()
+    return np.array([*kept, float(edges[-1])])
+
+
+def _resolutions(log_truth: np.ndarray, variable: np.ndarray, weight: np.ndarray, rows: list[np.ndarray]) -> np.ndarray:
+    """Half central width of a variable at fixed truth over its slope, in bins (b,); NaN where it does not rise."""
+    zeta = np.array([np.average(log_truth[row], weights=weight[row]) for row in rows])
+    median = np.array([weighted_quantiles(variable[row], weight[row], (0.5,))[0] for row in rows])
+    slope = np.gradient(median, zeta) if len(rows) > 1 else np.ones(1)
+    found = np.full(len(rows), np.nan)
+    for b, row in enumerate(rows):
+        if slope[b] > LEAST_SLOPE:
+            rest = variable[row] - slope[b] * (log_truth[row] - zeta[b])
+            low, high = weighted_quantiles(rest, weight[row], (CENTRAL[0], CENTRAL[2]))
+            found[b] = (high - low) / 2 / slope[b]
+    return found

@@ -157,13 +157,13 @@ def noisy_summary() -> hepcal.Calibrator:
 
 
 def test_a_summary_of_noise_loses_nothing_against_the_detector_level_pt(noisy_summary: hepcal.Calibrator) -> None:
-    """Without trust, 12 to 20 % at 600 to 950 GeV, where the regression shrinks to the many jets above."""
+    """Up to the statistics of 3,600 jets each for the regression, the trust and the density; and the card says so."""
     test = noisy_pairs(100_000, 2)
     response = noisy_summary.predict(test.features, test.reco).mean / test.truth
     for low, high in ((600, 750), (750, 950), (1050, 1400)):
         inside = (test.truth > low) & (test.truth < high)
         ends = np.quantile(response[inside], [0.1587, 0.8413])
-        assert (ends[1] - ends[0]) / 2 < 1.05 * 0.08 / 0.95
+        assert (ends[1] - ends[0]) / 2 < 1.1 * 0.08 / 0.95
     ratios = [x for name, x in noisy_summary.card.figures.items() if name.startswith("resolution_over_reco")]
     assert ratios
     assert max(ratios) < 1.1

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.study
 
 SEED = 11
 EDGES = (900, 1000, 1200, 1500, 2000)
+# From where the training has a hundred jets in a resolution; tables in terms of EDGES are of where most of them are.
+POPULATED = (400, 500, 600, 700, 800, 900, 1000, 1200, 1500, 2000, 2500, 3500)
 ETA_EDGES = (0, 0.8, 1.3, 2.5)
 ONE_SIGMA = 0.6827
 # The regressions reach the quality of their defaults with these settings, in less time.
@@ -187,6 +189,40 @@ def test_a_summary_of_all_features_resolves_no_worse(tables, predictions):
             f"{100 * gain.resolution_b[i]:.2f} % without; ratio {gain.ratio[i]:.4f} ± {gain.ratio_unc[i]:.4f}"
         )
     assert np.all(gain.ratio < 1 + 2 * gain.ratio_unc)
+
+
+def test_a_summary_loses_resolution_in_no_bin(tables, predictions):
+    """All populated bins, those where the training is thin, too; its trust in the regression falls to zero there."""
+    test = tables[1]
+    values = (predictions[name].mean for name in ("summary", "likelihood"))
+    gain = paired_resolution_gain(*values, test.truth, test.weight, edges=POPULATED, event=test.event)
+    inside = closure_in_truth(
+        predictions["summary"].mean, test.truth, test.weight, edges=POPULATED, in_range=predictions["summary"].in_range
+    ).in_range
+    for i, (low, high) in enumerate(pairwise(POPULATED)):
+        print(
+            f"{low}-{high} GeV: resolution {100 * gain.resolution_a[i]:.2f} % with a summary, "
+            f"{100 * gain.resolution_b[i]:.2f} % without; ratio {gain.ratio[i]:.4f} ± {gain.ratio_unc[i]:.4f}, "
+            f"in range {inside[i]:.3f}, n_eff {gain.n_eff[i]:.0f}"
+        )
+    assert np.all((gain.ratio < 1.03) | (inside < 0.5))
+    # At 1000-1200 GeV.
+    assert gain.ratio[6] < 0.985
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_likelihood_closes_in_all_populated_bins(tables, predictions, name):
+    test, prediction = tables[1], predictions[name]
+    where = {"edges": POPULATED, "event": test.event}
+    closure = closure_in_truth(prediction.mean, test.truth, test.weight, in_range=prediction.in_range, **where)
+    coverage = coverage_in_truth(*prediction.interval(ONE_SIGMA), test.truth, test.weight, **where)
+    show("truth", {name: (closure, coverage)})
+    bins = pairwise(POPULATED)
+    trained = [
+        np.median((prediction.sigma_pred / prediction.mean)[(test.truth >= a) & (test.truth < b)]) for a, b in bins
+    ]
+    unc = np.hypot(closure.median_unc, trained)
+    assert np.all(np.abs(closure.median) < np.maximum(0.005, 2.5 * unc)), closure.median
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,7 @@ def show(title, edges, median, error, inside, jets):
 @pytest.mark.parametrize("lowest", [15, 30])
 def test_a_steep_spectrum_is_learned_where_jets_are_few(lowest, response):
     """z^-5 from 15 GeV leaves 6,000 of 98,000 jets above 30 GeV, and 390 from 60 to 80 GeV."""
+    medians, errors = [], []
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
         pairs = table(power_law(JETS, lowest, 1e6, 5, rng), response, rng)
@@ -98,7 +99,14 @@ def test_a_steep_spectrum_is_learned_where_jets_are_few(lowest, response):
         # Jets at the lower end of the table fluctuate to values below it.
         assert np.all(inside[:3] > (0.995 if lowest == 15 else 0.7))
         assert np.all(error[jets >= 1000] < 0.01)
-        assert np.all(np.abs(median) < np.maximum(0.005, 2 * error)), median
+        medians.append(median)
+        errors.append(error)
+    medians, errors = np.array(medians), np.array(errors)
+    beyond = np.abs(medians) > np.maximum(0.005, 2 * errors)
+    print(f"{response.__name__}, from {lowest} GeV: {beyond.sum()} of {beyond.size} bins beyond 0.5 % and 2 sigma_pred")
+    # Errors of 2 sigma are one in twenty, and bins of one training go together; no bin is off in the mean of the seeds.
+    assert beyond.sum() <= 1
+    assert np.all(np.abs(medians.mean(0)) < np.maximum(0.005, 2 * errors.mean(0) / np.sqrt(len(SEEDS))))
 
 
 @pytest.mark.parametrize("response", [skewed, gaussian])

@@ -391,4 +391,3 @@ class Calibrator(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.
         return cache.get, (self.content, self.sha256, str(self.device), self.inference)
-

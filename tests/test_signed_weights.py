@@ -152,6 +152,8 @@ def test_every_method_trains_on_a_fifth_of_negative_weights(jets, name):
     assert (response > 0.5).all()
     assert (response < 2).all()
     assert calibrator.card.source.n_eff == pytest.approx(0.9 * jets.n_eff, rel=0.05)
+    for part in calibrator.card.parts.values():
+        assert part.source.n_eff <= calibrator.card.source.n_eff
     if prediction.sigma_stoch is not None:
         sigma = np.median(prediction.sigma_stoch / prediction.mean)
         assert sigma == pytest.approx(RESOLUTION, rel=0.25)

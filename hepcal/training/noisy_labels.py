@@ -50,6 +50,7 @@ def learn(task: Task) -> Learned:
     found = {BASELINE: _learn(task, method, BASELINE, None), SMEARED: _learn(smeared, method, SMEARED, noise)}
     # The labels of the table stand for the smeared ones, which follow from them.
     source = source_of(task.fitted, task.fitted, task.held_out, task.seed)
+    source = source.model_copy(update={"n_eff": task.n_eff})
     cards = {part: card_of(method.method, task.spec, learned, source) for part, learned in found.items()}
     figures = {f"{BASELINE}_{name}": value for name, value in found[BASELINE].figures.items()}
     learned = Learned(

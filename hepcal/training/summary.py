@@ -46,7 +46,8 @@ def learn(task: Task) -> Learned:
     part = _evenly(part)
     learned = regression.learn(part, drawn=True)
     learned = replace(learned, tensors={**learned.tensors, **part.input_tensors()})
-    card = card_of(method.summary, task.spec, learned, source_of(first, first, task.held_out, task.seed))
+    source = source_of(first, first, task.held_out, task.seed).model_copy(update={"n_eff": part.n_eff})
+    card = card_of(method.summary, task.spec, learned, source)
     summary = SUMMARIES[method.summary.name](card, learned.tensors, str(task.place))
     tensors, figures, measured = _trusted(summary, second, task.held_out)
     if task.show:

@@ -23,7 +23,7 @@ from hepcal import hists as booking
 from hepcal.config import TrainingConfig
 from hepcal.errors import HepcalError
 
-TRIES = int(os.environ.get("HEPCAL_DAMAGED_FILES", "60"))
+TRIES = int(os.environ.get("HEPCAL_DAMAGED_FILES", "20"))
 RNG = np.random.default_rng(3)
 N = 300
 TRUTH = RNG.uniform(50, 500, N)

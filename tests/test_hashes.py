@@ -185,7 +185,7 @@ def older(directory: Path) -> dict[str, Any]:
     """A table as it was written before there were hashes."""
     TABLE.save(directory)
     card = json.loads((directory / "table.json").read_text())
-    del card["sha256"], card["files"]
+    card = {name: value for name, value in card.items() if name not in ("sha256", "files")}
     (directory / "table.json").write_text(json.dumps(card, indent=1))
     return dict(card)
 

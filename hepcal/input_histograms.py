@@ -198,7 +198,7 @@ class InputHistograms:
         effective jets in the training, and some in the other sample. At fixed truth, bins whose response a threshold of
         the detector-level p_T cuts in either sample are left out.
         """
-        usable = (self.n_eff >= MIN_N_EFF) & (self.weight > 0) & (other.weight > 0)
+        usable = (self.n_eff >= MIN_N_EFF) & (self.weight > 0) & (other.weight > 0) & (other.n_eff > 0)
         usable &= ~self._cut_at(max(float(self.smallest), float(other.smallest)))[:, None]
         regions = {ALL: usable}
         for index, label in enumerate(_regions() if usable.shape[1] > 1 else ()):

@@ -21,6 +21,7 @@ __all__ = [
     "read_bytes",
     "refuse_others",
     "replacing",
+    "reserve",
     "write",
 ]
 
@@ -181,8 +182,29 @@ def require_room(directory: Path, room: int = ROOM) -> None:
     """
     nearest = next(place for place in (directory, *directory.absolute().parents) if place.exists())
     with tempfile.TemporaryFile(dir=nearest) as file:
-        allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
-        if allocate is None:
-            file.truncate(room)
-        else:
-            allocate(file.fileno(), 0, room)
+        _allocate(file.fileno(), room)
+
+
+def reserve(path: Path, place: Path) -> None:
+    """Take the room of a file that is written through a mapping: where there is none, the process would be killed.
+
+    Args:
+        path: The file, of its full size.
+        place: What it is for, for the message.
+
+    Raises:
+        OutputError: There is no room.
+    """
+    try:
+        with path.open("rb+") as file:
+            _allocate(file.fileno(), path.stat().st_size)
+    except OSError as error:
+        raise OutputError(f"cannot write {place}: {reason(error)}") from error
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    allocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
+    if allocate is None:
+        os.truncate(descriptor, size)
+    else:
+        allocate(descriptor, 0, size)

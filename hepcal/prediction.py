@@ -91,10 +91,10 @@ class Prediction:
         )
 
     def __getitem__(self, key: slice | np.ndarray | list[int] | list[bool]) -> Prediction:
-        """The prediction of some of the jets: a slice, indices, or a mask.
+        """The prediction of some of the jets, by a slice, indices or a mask; ``[3:4]`` is one jet, ``[3]`` none.
 
         Raises:
-            TypeError: A single number: ``prediction[3:4]`` is a prediction of one jet.
+            TypeError: The key is a single number.
             IndexError: A mask of another length, or an index that is not there.
         """
         if np.ndim(key) != 1 and not isinstance(key, slice):  # type: ignore[arg-type]
@@ -172,8 +172,7 @@ class Prediction:
         Raises:
             ValueError: There is not one truth per jet.
         """
-        truth = numbers("truth", truth)
-        if truth.shape != (len(self),):
+        if (truth := numbers("truth", truth)).shape != (len(self),):
             raise ValueError(f"expected one true p_T per jet, shape ({len(self)},), found {truth.shape}")
         return self.cdf(truth[:, None])[:, 0]
 
@@ -275,14 +274,11 @@ class Prediction:
             raise ValueError("random numbers come from a seed or a generator: sample(size, seed=1) or (size, rng=rng)")
         order = (rng or np.random.default_rng(seed)).permutation(self._distribution(slice(0, 0)).draws)
         draw = order[np.arange(size) % len(order)]
-        identity = self._identities() if seed is not None else np.empty(0)
-        return np.concatenate(
-            [
-                part.sample(draw, rng if seed is None else RandomByJet(seed, identity[jets]))  # type: ignore[arg-type]
-                for jets, part in self._parts()
-            ],
-            axis=1,
-        )
+        if rng is not None:
+            return np.concatenate([part.sample(draw, rng) for _, part in self._parts()], axis=1)
+        identity, seed = self._identities(), int(seed or 0)
+        parts = [part.sample(draw, RandomByJet(seed, identity[jets])) for jets, part in self._parts()]
+        return np.concatenate(parts, axis=1)
 
     def _identities(self) -> np.ndarray:
         """What tells the jets apart, uint64 of shape (n,)."""

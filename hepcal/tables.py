@@ -26,10 +26,12 @@ __all__ = ["CARD", "TableWriter", "open_columns", "prepare", "read_card", "sourc
 CARD = "table.json"
 # Kinds of the entries of a source that this code reads.
 SOURCE: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("schema", "jets", "truth", "files"), (str,)),
-    **dict.fromkeys(("events", "truth_jets", "unmatched", "truncated_jets", "leptons"), (int,)),
+    **dict.fromkeys(("schema", "jets", "truth", "files", "leptons_by"), (str,)),
+    **dict.fromkeys(("events", "truth_jets", "unmatched", "truncated_jets", "leptons", "without_constituents"), (int,)),
     **dict.fromkeys(("reco_threshold", "truncated_below", "truncated_below_truth", "max_dr"), (int, float)),
+    "keep_leptons": (bool,),
 }
+LISTS = ("files", "leptons_by")
 
 
 class TableWriter:
@@ -224,8 +226,13 @@ def source_in(card: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(source, dict):
         raise ValueError(f"{CARD} has no source")
     for name, value in source.items():
-        inside = value if isinstance(value, list) and name == "files" else [value]
-        if name in SOURCE and any(isinstance(one, bool) or not isinstance(one, SOURCE[name]) for one in inside):
+        if name not in SOURCE:
+            continue
+        kinds = SOURCE[name]
+        inside = value if isinstance(value, list) and name in LISTS else [value]
+        # A truth value is an integer, too, but no number of anything.
+        truth_value = isinstance(value, bool) and bool not in kinds
+        if truth_value or not all(isinstance(one, kinds) for one in inside):
             raise ValueError(f"{CARD}: the entry {name!r} of the source cannot be {value!r}")
     for name, others in (("max_dr", ("jets", "truth")), ("truth_jets", ("unmatched",))):
         if name in source and not set(others) <= source.keys():

@@ -237,3 +237,12 @@ def test_commands_refuse_a_bad_output_before_the_work(
 def test_the_command_line_loads_no_torch_to_say_so() -> None:
     code = "import sys, hepcal.outputs, hepcal.tables; assert not {'torch', 'dask', 'matplotlib'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_room_for_a_mapped_file_is_taken_before_it_is_filled(tmp_path: Path) -> None:
+    # Writing to a mapping without room ends the process with SIGBUS.
+    column = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float32, shape=(10_000, 4))
+    assert (tmp_path / "x.npy").stat().st_blocks * 512 < column.nbytes
+    outputs.reserve(tmp_path / "x.npy", tmp_path / "table")
+    assert (tmp_path / "x.npy").stat().st_blocks * 512 >= column.nbytes
+    assert np.load(tmp_path / "x.npy").shape == (10_000, 4)

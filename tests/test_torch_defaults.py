@@ -78,6 +78,17 @@ def test_moments_do_not_depend_on_defaults_either(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["bnn_tails", "gaussian_ansatz", "mse"])
+def test_gradients_that_the_user_switched_off_do_not_matter(
+    name: str, train_tiny: Callable[[str], Calibrator], tiny_calibrator: Callable[[str], Calibrator]
+) -> None:
+    with torch.inference_mode():
+        found = train_tiny(name)
+    assert found.sha256 == tiny_calibrator(name).sha256
+    with torch.no_grad():
+        assert train_tiny(name).sha256 == found.sha256
+
+
 def test_taggers_do_not_depend_on_defaults_either(top_jets: hepcal.JetPairs) -> None:
     method = hepcal.tagging.LoLa(constituents=4, hidden=(4,), draws=3, max_updates=20, patience=20, bayesian=True)
 
@@ -87,7 +98,7 @@ def test_taggers_do_not_depend_on_defaults_either(top_jets: hepcal.JetPairs) -> 
         return tagger.content, found.score, found.logits()
 
     expected = trained()
-    with defaults("float64, meta"):
+    with defaults("float64, meta"), torch.inference_mode():
         found = trained()
     assert found[0] == expected[0]
     for one, other in zip(found[1:], expected[1:], strict=True):

@@ -15,7 +15,9 @@ from hepcal.augment import four_vectors
 from hepcal.augment.four_vectors import LARGEST_MU, Augmented, Frame
 from hepcal.errors import PairsError
 from hepcal.identity import identity_of
+from hepcal.outputs import reserve
 from hepcal.pairs import JetPairs
+from hepcal.tables import prepare
 
 __all__ = ["Augmentation", "OverlayPileup", "ScaleConstituents", "ScaleLeading", "SmearConstituents"]
 
@@ -69,14 +71,17 @@ class Augmentation(BaseModel, ABC):
 
         Raises:
             PairsError: The table has no constituents, or the directory is something else than a table.
+            OutputError: It cannot be written, or there is no room.
         """
         if directory is None:
             return self._changed(pairs, np.empty(pairs.features.shape, dtype=np.float32))
         target = Path(directory)
+        prepare(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
             path = Path(scratch) / "features.npy"
             features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=pairs.features.shape)
+            reserve(path, target)
             self._changed(pairs, features).save(target)
         return JetPairs.open(target)
 

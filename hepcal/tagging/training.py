@@ -36,6 +36,9 @@ COLLAPSED_BELOW = 0.05
 CHANCE_ERRORS = 3.0
 
 
+# Gradients are needed, whatever the caller has switched off.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def train(
     signal: JetPairs | np.ndarray,
     background: JetPairs | np.ndarray,

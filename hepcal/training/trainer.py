@@ -48,6 +48,9 @@ JUDGED_JETS = 20_000
 COLLAPSED_BELOW = 0.02
 
 
+# Gradients are needed, whatever the caller has switched off.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def train(
     pairs: JetPairs,
     method: Method | None = None,

@@ -329,7 +329,10 @@ def _sample(values: np.ndarray, weight: np.ndarray | None, convention: Conventio
 
 def n_eff(weight: np.ndarray) -> float:
     """Effective number of entries, (sum w)² / sum w² in float64; zero for none."""
-    squares = float(np.sum(np.square(weight := numbers("weight", weight))))
+    weight = numbers("weight", weight)
+    # By a power of two, which changes no bit of the result: squares of large or tiny weights are beyond 64 bits.
+    weight = np.ldexp(weight, -int(np.frexp(np.max(np.abs(weight), initial=0.0))[1]))
+    squares = float(np.sum(np.square(weight)))
     return float(np.sum(weight)) ** 2 / squares if squares else 0.0
 
 

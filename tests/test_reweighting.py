@@ -473,3 +473,11 @@ def test_flattening_refuses_a_density_that_cannot_divide(bad: float) -> None:
     # Outside of its support is NaN, and counted.
     found = flattening_weights(np.array([100.0, 200.0]), density=lambda z: np.where(z == 200, np.nan, 2.0))
     assert (found.weight.tolist(), found.outside) == ([0.5, 0.0], 1)
+
+
+def test_the_effective_number_does_not_depend_on_the_unit_of_the_weights():
+    weight = np.random.default_rng(1).normal(1, 2, 1000)
+    expected = np.sum(weight) ** 2 / np.sum(weight**2)
+    for power in (-900, -600, 0, 300, 600, 1000):
+        assert n_eff(np.ldexp(weight, power)) == expected
+    assert n_eff(np.zeros(3)) == n_eff(np.empty(0)) == 0

@@ -206,8 +206,8 @@ def test_a_summary_loses_resolution_in_no_bin(tables, predictions):
             f"in range {inside[i]:.3f}, n_eff {gain.n_eff[i]:.0f}"
         )
     assert np.all((gain.ratio < 1.03) | (inside < 0.5))
-    # At 1000-1200 GeV.
-    assert gain.ratio[6] < 0.985
+    # At 1000-1200 GeV; 3.3 % with full trust, of which a part is taken from 800-900 GeV, which then loses 11 %.
+    assert gain.ratio[6] < 0.995
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

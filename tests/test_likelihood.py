@@ -16,13 +16,14 @@ from scipy.stats import norm
 import hepcal
 from hepcal.calibrators.objectives import MembersObjective
 from hepcal.calibrators.summary import SummaryLikelihood
-from hepcal.errors import CalibratorFileError, PairsError
+from hepcal.errors import CalibratorFileError, PairsError, TrainingError
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.forward import ForwardDensity, LogResponse
 from hepcal.networks.heads import MixtureHead
 from hepcal.networks.inverse import ConditionalInverse, TabulatedInverse
 from hepcal.networks.members import Members
 from hepcal.training.likelihood import slopes
+from hepcal.training.trust import Comparison, range_of_gain
 
 QUICK = {"hidden": (16, 16), "n": 3, "max_updates": 500, "components": 3}
 SUMMARY = hepcal.Ensemble(hidden=(16, 16), n=3, max_updates=500, schedule="cosine", batch=500, learning_rate=5e-3)
@@ -446,6 +447,42 @@ def test_settings_of_a_summary_are_checked() -> None:
         SummaryLikelihood(summary={"method": "magic"})
     with pytest.raises(ValidationError, match="the summary is a regression"):
         SummaryLikelihood(n=3, summary=hepcal.Likelihood(**QUICK))
+
+
+def test_a_summary_is_flagged_where_it_loses() -> None:
+    edges = np.log([400.0, 500, 600, 700, 800, 900, 1000])
+    full = np.array([np.nan, 0.11, 0.098, 0.103, 0.101, 0.2])
+    found = Comparison(
+        edges, np.log([450.0, 550, 650, 750, 850, 950]), np.array([0, 1]), np.stack([0 * full + 0.1, full])
+    )
+    found.resolution[0] = 0.1
+    assert range_of_gain(found) == (edges[2], edges[5])
+    found.resolution[1] = 0.2
+    with pytest.raises(TrainingError, match="where_it_loses='blend'"):
+        range_of_gain(found)
+
+
+def test_a_summary_that_is_flagged_is_trusted_and_bounds_the_support() -> None:
+    """Few jets below 900 GeV, in which the feature says nothing of the response and scatters more."""
+    rng = np.random.default_rng(3)
+    truth = np.concatenate([rng.uniform(300, 900, 1_200), 900 + rng.exponential(200, 12_000)])
+    feature, few = rng.standard_normal((len(truth), 1)), truth < 900
+    reco = truth * (1 + 0.06 * rng.standard_normal(len(truth)) + np.where(few, 0, 0.08) * feature[:, 0])
+    feature = np.where(few[:, None], 3 * rng.standard_normal(feature.shape), feature)
+    pairs = hepcal.JetPairs.from_arrays(feature, ["width"], reco=reco, truth=truth)
+    settings = {**QUICK, "summary": SUMMARY}
+    flag, blend = (
+        hepcal.train(pairs, SummaryLikelihood(**settings, where_it_loses=where), seed=1, show=False)
+        for where in ("flag", "blend")
+    )
+    assert flag.tensors["trust"][1].min() == 1
+    assert blend.tensors["trust"][1, 0] < 0.5
+    low = {name: c.card.figures["truth_low"] for name, c in (("flag", flag), ("blend", blend))}
+    assert low["blend"] < 400
+    assert low["flag"] > 600
+    soft = np.array([[0.0]]), np.array([500.0])
+    assert blend.predict(*soft).in_range[0]
+    assert not flag.predict(*soft).in_range[0]
 
 
 def test_every_network_is_trained_on_its_own_targets() -> None:

@@ -47,14 +47,17 @@ class SummaryLikelihood(Likelihood):
     the statistical errors of both.
 
     Where jets are few, or the spectrum turns, a regression may be worse than the detector-level p_T. What is inverted
-    is ln reco + trust (ln s - ln reco), with the trust between 0 and 1 that resolves best, a function of reco p_T.
-    ``resolution_over_reco_LOW_HIGH`` in the figures of the card is the resolution of that over the one of reco p_T
-    alone, on held-out jets, by truth [GeV].
+    is ln reco + trust (ln s - ln reco), with the trust between 0 and 1 that resolves best, a function of reco p_T. With
+    ``where_it_loses="flag"`` the trust is one, and jets are out of range where the summary resolves worse than reco
+    p_T: part of what a summary gains at the peak of its spectrum it takes from there. ``resolution_over_reco_LOW_HIGH``
+    in the figures of the card is the resolution of what is inverted over that of reco p_T alone, on held-out jets, by
+    truth [GeV].
 
     Attributes:
         summary: A regression, e.g. ``hepcal.Ensemble(...)``; with several networks, as many as ``n``. With a single
             network, ``sigma_pred`` leaves out the statistical error of the summary.
         summary_share: Share of the events that the summary is trained on; the density is learned from the others.
+        where_it_loses: ``blend`` trusts the summary as far as it resolves; ``flag`` trusts it, and flags the rest.
     """
 
     name: ClassVar[str] = "summary_likelihood"
@@ -64,6 +67,7 @@ class SummaryLikelihood(Likelihood):
         n=20, hidden=(50, 50), batch=500, learning_rate=3e-3, schedule="cosine", max_updates=4_000
     )
     summary_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    where_it_loses: Literal["blend", "flag"] = "blend"
 
     @field_validator("summary", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.reweighting import longest_run
 from hepcal.scores import effective_number, weighted_mean
+from hepcal.signed_weights import Cells
 from hepcal.training.flattening import LEAST_JETS, Flattening, flattened, spread_order
 from hepcal.training.inversion import truth_support
 from hepcal.training.learned import Learned, Task, raw_inputs
@@ -81,11 +82,19 @@ def learn(task: Task) -> Learned:
     return learn_forward(task, Forward.of(task.fitted), Forward.of(task.judges))
 
 
-def learn_forward(task: Task, fitted: Forward, judges: Forward) -> Learned:
+def learn_forward(
+    task: Task, fitted: Forward, judges: Forward, within: tuple[float, float] = (-np.inf, np.inf)
+) -> Learned:
     """An ensemble of densities of ln(measured / truth) given ln truth and the conditions.
 
     The truth spectrum decides how well the density is known where, and nothing else: jets are drawn without it, those
     of the same truth as often as their weights say (:mod:`hepcal.training.flattening`).
+
+    Args:
+        task: The training.
+        fitted: Jets to learn from.
+        judges: Jets to judge with.
+        within: Range of ln truth beyond which there is no support, whatever is learned there.
 
     Raises:
         TrainingError: The median response hardly rises with the truth anywhere, or there are too few jets everywhere.
@@ -121,14 +130,22 @@ def learn_forward(task: Task, fitted: Forward, judges: Forward) -> Learned:
     share = weight if drawn else None
     fit = minimise(objective, method, fit_table, judge, generator, show=task.show, checkpoint=task.saved, share=share)
     tensors = dict(objective.tensors(generator))
-    # What negative weights took from the effective number is not there.
-    known = partial(flattening.known, fitted.log_truth, fitted.pairs.weight if cells is None else cells.signed)
+    known = partial(_known, flattening, fitted, cells, within)
     networks = tensors["draws"], target, (location, scale)
     support, figures = _support(task, fitted, known, networks, fit_table[0].cpu())
     figures |= _explained(task, fitted, weight, rows)
     figures["held_out_loss"] = float(np.mean(fit.best_losses))
     tensors["truth"] = torch.tensor([location, scale, *support], dtype=torch.float32, device="cpu")
     return Learned(tensors, target, figures, tuple(fit.history), fit.converged)
+
+
+def _known(
+    flattening: Flattening, fitted: Forward, cells: Cells | None, within: tuple[float, float], at: np.ndarray
+) -> np.ndarray:
+    """Whether there are jets enough at evenly spaced ln truth values (m,), in a range; bool."""
+    # What negative weights took from the effective number is not there.
+    own = fitted.pairs.weight if cells is None else cells.signed
+    return flattening.known(fitted.log_truth, own, at) & (at >= within[0]) & (at <= within[1])
 
 
 def _n_eff(task: Task, weight: np.ndarray) -> float:
@@ -182,7 +199,9 @@ def _say_support(
 ) -> None:
     """What was cut from the truth range of the training, and why."""
     low, high = (f"{figures[f'truth_{end}']:.4g}" for end in ("low", "high"))
-    reasons = [] if known.all() else [f"fewer than {LEAST_JETS} effective jets lie within a resolution"]
+    reasons = []
+    if not known.all():
+        reasons = [f"fewer than {LEAST_JETS} effective jets lie within a resolution, or a summary loses resolution"]
     reasons += [] if rising.all() else ["the median response does not rise enough with the truth"]
     first, last = np.exp(log_truth.min()), np.exp(log_truth.max())
     say(

@@ -22,7 +22,7 @@ from hepcal.training.flattening import Flattening
 from hepcal.training.inputs import raw_chunks
 from hepcal.training.learned import Learned, Task, card_of, source_of
 from hepcal.training.likelihood import Forward, learn_forward
-from hepcal.training.trust import compared, trusted
+from hepcal.training.trust import compared, range_of_gain, trusted
 
 __all__ = ["learn"]
 
@@ -49,11 +49,11 @@ def learn(task: Task) -> Learned:
     source = source_of(first, first, task.held_out, task.seed).model_copy(update={"n_eff": part.n_eff})
     card = card_of(method.summary, task.spec, learned, source)
     summary = SUMMARIES[method.summary.name](card, learned.tensors, str(task.place))
-    tensors, figures, measured = _trusted(summary, second, task.held_out)
+    tensors, figures, measured, within = _trusted(summary, second, task.held_out, method.where_it_loses)
     if task.show:
         say(f"Resolution with the summary over that of p_T alone, by truth [GeV]: {_listed(figures)}")
     part = replace(task.learning_from(second), saved=saved.at("density") if saved else None)
-    found = learn_forward(part, measured(second), measured(task.judges))
+    found = learn_forward(part, measured(second), measured(task.judges), within)
     tensors |= found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
     figures |= found.figures | {f"{PART}_{name}": value for name, value in learned.figures.items()}
     converged = found.converged and learned.converged
@@ -75,14 +75,17 @@ def _evenly(task: Task) -> Task:
 
 
 def _trusted(
-    summary: Calibrator, pairs: JetPairs, held_out: JetPairs
-) -> tuple[dict[str, torch.Tensor], dict[str, float], Callable[[JetPairs], Forward]]:
-    """How far the summary is trusted, what that gains, and what makes the variable that is calibrated."""
+    summary: Calibrator, pairs: JetPairs, held_out: JetPairs, where_it_loses: str
+) -> tuple[dict[str, torch.Tensor], dict[str, float], Callable[[JetPairs], Forward], tuple[float, float]]:
+    """How far the summary is trusted, what that gains, what makes the variable that is calibrated, and where."""
     flattening, weight = Forward.of(pairs).flattened()
     log_reco, log_summary = np.log(pairs.reco.astype(np.float64)), _log_summary(summary, pairs)
     log_truth = Forward.of(pairs).log_truth
     found = compared(log_truth, log_reco, log_summary.mean(1), weight, flattening.resolution)
     knots, trust = (values.astype(np.float32) for values in trusted(found))
+    within = (-np.inf, np.inf)
+    if where_it_loses == "flag":
+        trust, within = np.ones_like(trust), range_of_gain(found)
 
     def measured(pairs: JetPairs) -> Forward:
         log_reco = np.log(pairs.reco.astype(np.float64))[:, None]
@@ -94,7 +97,7 @@ def _trusted(
         "trust": np.stack([knots, trust]),
     }
     figures = _resolutions_over_reco(measured(held_out), flattening)
-    return {name: torch.from_numpy(np.float32(value)) for name, value in tensors.items()}, figures, measured
+    return {name: torch.from_numpy(np.float32(value)) for name, value in tensors.items()}, figures, measured, within
 
 
 def _resolutions_over_reco(held_out: Forward, flattening: Flattening) -> dict[str, float]:

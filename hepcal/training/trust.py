@@ -11,15 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hepcal.errors import TrainingError
+from hepcal.reweighting import longest_run
 from hepcal.scores import effective_number, weighted_quantiles
 from hepcal.statistics import CENTRAL
 
-__all__ = ["Comparison", "compared", "trusted"]
+__all__ = ["Comparison", "compared", "range_of_gain", "trusted"]
 
 TRIED = np.linspace(0, 1, 11)
 # Bins of truth have the width of a resolution (the central 68.27 %) or more, and so many effective jets: the ratio of
 # two widths of the same jets is then known to about two per cent.
 BIN_JETS = 300
+# Width of the full summary over that of reco p_T from which on it loses.
+MOST_LOST = 1.03
 # Where the median rises by less than this per unit of truth (both as logarithms), a variable knows next to nothing.
 LEAST_SLOPE = 0.05
 
@@ -72,6 +76,23 @@ def trusted(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
     knots, first = np.unique(np.maximum.accumulate(found.reco), return_index=True)
     # A trust that changes within a resolution would bend the response.
     return knots, _smoothed(_smoothed(trust[None]))[0][first]
+
+
+def range_of_gain(found: Comparison) -> tuple[float, float]:
+    """The longest range of ln truth in which the full summary does not lose: ends of its bins.
+
+    Raises:
+        TrainingError: It loses everywhere.
+    """
+    with np.errstate(invalid="ignore"):
+        gains = found.resolution[-1] / found.resolution[0] <= MOST_LOST
+    first, last = longest_run(gains)
+    if first == last:
+        raise TrainingError(
+            "the summary resolves worse than the detector-level p_T at every truth: use where_it_loses='blend', or a "
+            "plain Likelihood"
+        )
+    return float(found.edges[first]), float(found.edges[last])
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:

@@ -479,7 +479,8 @@ def test_a_table_saved_before_there_were_errors_of_labels_opens(tmp_path):
     plain.save(tmp_path / "old")
     path = tmp_path / "old" / "table.json"
     card = json.loads(path.read_text())
-    del card["columns"]
+    # Nor hashes.
+    card = {name: value for name, value in card.items() if name not in ("columns", "files", "sha256")}
     path.write_text(json.dumps(card))
     assert hepcal.JetPairs.open(tmp_path / "old").sha256 == plain.sha256
 

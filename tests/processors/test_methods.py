@@ -15,7 +15,7 @@ from hepcal.running import run
 
 ONE = hepcal.Heteroscedastic(hidden=(16,), max_updates=300, schedule="cosine", batch=500, learning_rate=5e-3)
 SUMMARY = hepcal.Ensemble(hidden=(16,), n=3, max_updates=300, schedule="cosine", batch=500, learning_rate=5e-3)
-QUICK = {"hidden": (16,), "n": 3, "max_updates": 300, "components": 3}
+QUICK = {"hidden": (16,), "n": 3, "max_updates": 600, "components": 3}
 METHODS = {
     "inversion": hepcal.NumericalInversion(n=10),
     "generalised_inversion": hepcal.GeneralisedInversion(hidden=(16,), max_updates=300),

@@ -132,7 +132,7 @@ def learn_forward(
     tensors = dict(objective.tensors(generator))
     known = partial(_known, flattening, fitted, cells, within)
     networks = tensors["draws"], target, (location, scale)
-    support, figures = _support(task, fitted, known, networks, fit_table[0].cpu())
+    support, figures = _support(task, fitted, known, networks, fit_table[0].cpu(), within)
     figures |= _explained(task, fitted, weight, rows)
     figures["held_out_loss"] = float(np.mean(fit.best_losses))
     tensors["truth"] = torch.tensor([location, scale, *support], dtype=torch.float32, device="cpu")
@@ -168,7 +168,8 @@ def _moments(log_truth: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
 
 
 def _support(
-    task: Task, fitted: Forward, known_at: Callable[[np.ndarray], np.ndarray], networks: Networks, x: torch.Tensor
+    task: Task, fitted: Forward, known_at: Callable[[np.ndarray], np.ndarray], networks: Networks, x: torch.Tensor,
+    within: tuple[float, float],
 ) -> tuple[tuple[float, float], dict[str, float]]:  # fmt: skip
     """Range of ln truth with jets enough in which the median response rises well enough with the truth."""
     log_truth = fitted.log_truth
@@ -190,18 +191,18 @@ def _support(
         "outside_support": float(outside.mean()),
     }
     if task.show:
-        _say_support(log_truth, outside, figures, rising, known)
+        _say_support(log_truth, outside, figures, rising, known, within)
     return (found[0], found[-1]), figures
 
 
 def _say_support(
-    log_truth: np.ndarray, outside: np.ndarray, figures: dict[str, float], rising: np.ndarray, known: np.ndarray
-) -> None:
+    log_truth: np.ndarray, outside: np.ndarray, figures: dict[str, float], rising: np.ndarray, known: np.ndarray,
+    within: tuple[float, float],
+) -> None:  # fmt: skip
     """What was cut from the truth range of the training, and why."""
     low, high = (f"{figures[f'truth_{end}']:.4g}" for end in ("low", "high"))
-    reasons = []
-    if not known.all():
-        reasons = [f"fewer than {LEAST_JETS} effective jets lie within a resolution, or a summary loses resolution"]
+    few = f"fewer than {LEAST_JETS} effective jets lie within a resolution"
+    reasons = [] if known.all() else [f"{few} or the summary loses" if np.isfinite(within).any() else few]
     reasons += [] if rising.all() else ["the median response does not rise enough with the truth"]
     first, last = np.exp(log_truth.min()), np.exp(log_truth.max())
     say(

@@ -1,6 +1,6 @@
 """Trainings on signed weights against trainings on the equivalent sample without weights, of as many effective jets.
 
-``pytest -m study tests/studies/test_signed_weights.py -s`` prints the figures; ``HEPCAL_SIGNED=5000`` takes one size.
+``pytest -m study tests/studies/test_signed_samples.py -s`` prints the figures; ``HEPCAL_SIGNED=5000`` takes one size.
 
 Jets have a falling spectrum (z^-3 from 200 GeV) and a response with a mean of 0.85 to 0.95 that depends on truth and on
 a feature, with a resolution of 10 %. In the signed sample a jet is negative with a probability that falls with its

@@ -30,6 +30,7 @@ __all__ = ["JetPairs"]
 
 TABLE_VERSION = 1
 OPTIONAL = ("truth_error",)
+LARGEST_WEIGHT = 1e140
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,7 @@ class JetPairs:
         for name, limit, good in (
             ("truth", "NaN, infinite or not positive", np.isfinite(self.truth) & (self.truth > 0)),
             ("weight", "NaN or infinite", np.isfinite(self.weight)),
+            ("weight", f"beyond {LARGEST_WEIGHT:g}, so that squares overflow,", np.abs(self.weight) < LARGEST_WEIGHT),
             ("truth_error", "NaN, infinite or negative", np.isfinite(error) & (error >= 0)),
         ):
             if not good.all():

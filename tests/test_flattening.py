@@ -181,3 +181,13 @@ def test_the_trust_is_saved_checked_and_all_the_way_in_older_files(noisy_summary
     older = build(noisy_summary.card, tensors)
     first, second = (c.predict(test.features, test.reco).mean for c in (all_the_way, older))
     assert np.array_equal(first, second)
+
+
+def test_a_reconstruction_without_errors_has_no_resolution_to_compare_with() -> None:
+    """Refused, without a warning of a division by zero on the way."""
+    truth = 100 * (1 - np.random.default_rng(5).uniform(0, 0.98, 1_500)) ** -0.5
+    feature = np.random.default_rng(6).normal(size=(1_500, 1))
+    jets = hepcal.JetPairs.from_arrays(feature, ["f"], reco=truth, truth=truth)
+    quick = {"n": 2, "hidden": (8,), "max_updates": 60, "schedule": "cosine"}
+    with pytest.raises(TrainingError, match="0% of it have 25 effective jets within a resolution"):
+        hepcal.train(jets, SummaryLikelihood(**quick, summary=hepcal.Ensemble(**quick)), seed=1, show=False)

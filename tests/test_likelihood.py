@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 from itertools import pairwise
@@ -22,6 +23,7 @@ from hepcal.networks.forward import ForwardDensity, LogResponse
 from hepcal.networks.heads import MixtureHead
 from hepcal.networks.inverse import ConditionalInverse, TabulatedInverse
 from hepcal.networks.members import Members
+from hepcal.training.learned import raw_inputs
 from hepcal.training.likelihood import slopes
 from hepcal.training.trust import Comparison, range_of_gain
 
@@ -289,6 +291,27 @@ def test_a_summary_brings_the_gain_of_its_features_without_the_prior(summary_cal
     # The summary alone is pulled to its prior: more at high p_T.
     regression = summary_calibrator.summary.predict(test.features, test.reco)
     assert np.median(regression.mean[inside] / test.truth[inside]) < np.median(ratio) - 0.002
+
+
+def test_a_summary_sees_the_inputs_of_its_training_where_weights_are_steep() -> None:
+    """The table standardises inputs with its weights, where the softest jets count; the summary with flattened ones."""
+    pairs = featured_pairs(10_000, 3, spectrum="flat")
+    steep = dataclasses.replace(pairs, weight=(pairs.truth / 1000.0) ** -20)
+    quick = QUICK | {"max_updates": 300, "schedule": "cosine"}
+    found = hepcal.train(steep, SummaryLikelihood(**quick, summary=SUMMARY), seed=1, show=False)
+    assert float(found.summary.inputs.mean[0] - found.inputs.mean[0]) > 0.3
+    raw = raw_inputs(pairs)
+    seen = found._measured(found.inputs(raw), pairs.reco.astype(np.float64)).numpy()
+    knots, trust = found.tensors["trust"].double().numpy()
+    log_reco = np.log(pairs.reco.astype(np.float64))
+    summary = np.log(found.summary.predict(pairs.features, pairs.reco).replicas().astype(np.float64))
+    learned = log_reco + np.interp(log_reco, knots, trust) * (summary - log_reco)
+    np.testing.assert_allclose(seen, learned, atol=1e-5)
+    prediction = found.predict(pairs)
+    inside = (pairs.truth > 1200) & (pairs.truth < 2200)
+    low, median, high = np.quantile(prediction.mean[inside] / pairs.truth[inside], [0.1587, 0.5, 0.8413])
+    assert median == pytest.approx(1, abs=0.01)
+    assert (high - low) / 2 == pytest.approx(0.0526, rel=0.12)
 
 
 def test_a_summary_comes_back_from_its_file(summary_calibrator: hepcal.Calibrator, tmp_path) -> None:

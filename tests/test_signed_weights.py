@@ -188,6 +188,21 @@ def test_the_kl_term_and_the_bootstrap_know_the_signed_weights(jets, monkeypatch
     assert float(total.std()) == pytest.approx(len(sample.event) ** 0.5, rel=0.5)
 
 
+def test_signs_take_no_more_from_a_summary_of_stitched_slices_than_they_do(jets):
+    """The sum of weights is that of the heaviest slice, but the summary does not follow it."""
+    truth = np.exp(np.random.default_rng(2).uniform(np.log(100), np.log(1000), len(jets))).astype(np.float32)
+    slices = 1e9 ** -np.floor(4 * np.log(truth / 100) / np.log(10))
+    reco = truth * jets.reco / jets.truth
+    net = {"hidden": (8,), "max_updates": 50, "schedule": "cosine"}
+    method = hepcal.SummaryLikelihood(n=2, summary=hepcal.Ensemble(n=2, **net), components=2, **net)
+    found = []
+    for sign in (np.abs(jets.weight), jets.weight):
+        table = dataclasses.replace(jets, truth=truth, reco=reco, weight=slices * sign)
+        found.append(hepcal.train(table, method, show=False).card.parts["summary"].source.n_eff)
+    left = (jets.weight.sum() / np.abs(jets.weight).sum()) ** 2
+    assert found[1] == pytest.approx(left * found[0], rel=0.3)
+
+
 def test_few_negative_weights_of_few_jets_train(shared):
     """Two of 398 jets of top pairs: pt_calib was up to 20 times the truth with these settings, 509 with others."""
     files = [str(shared / "data" / "nanoaod" / "nano_tt_v12.root")]

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 import hepcal
 from hepcal.calibrators.objectives import HELD_OUT_SAMPLES, HELD_OUT_SEED, TrainingSet
 from hepcal.calibrators.registry import METHODS
-from hepcal.errors import HepcalError, TrainingError
+from hepcal.errors import HepcalError, PairsError, TrainingError
 from hepcal.networks.heads import SIGMA_FLOOR
 
 QUICK = {"hidden": (24, 24), "max_updates": 1_500, "patience": 400, "batch": 256}
@@ -233,3 +233,11 @@ def test_unused_weights_become_zero_and_no_setting_leaks():
     tiny = torch.finfo(torch.float32).tiny
     assert not ((weights != 0) & (weights.abs() < tiny)).any()
     assert float(torch.full((1,), 1e-40) * 1.0) > 0
+
+
+@pytest.mark.parametrize(
+    ("scale", "error", "message"), [(1e300, PairsError, "squares overflow"), (1e-300, TrainingError, "squares vanish")]
+)
+def test_weights_whose_squares_are_no_numbers_are_refused(tiny_pairs, scale, error, message):
+    with pytest.raises(error, match=message):
+        hepcal.train(dataclasses.replace(tiny_pairs, weight=tiny_pairs.weight * scale), hepcal.MSE(), show=False)

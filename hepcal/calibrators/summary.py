@@ -140,7 +140,8 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
         return found
 
     def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:
-        found = self.summary._evaluate(inputs, pt, replicas=bool(self.summary.replicas))
+        own = self.summary.inputs.again(inputs, self.inputs)
+        found = self.summary._evaluate(own, pt, replicas=bool(self.summary.replicas))
         value = found[REPLICAS].T if self.summary.replicas else found["pt_calib"][None]
         log_pt, (knots, trust) = np.log(pt), self._trust
         log_summary = np.log(np.maximum(value.astype(np.float64), SMALLEST * pt))

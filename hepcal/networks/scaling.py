@@ -98,6 +98,13 @@ class InputScaling:
         """Standardised inputs (d, n) from raw ones (d, n)."""
         return (transform(raw, self.transforms) - self.mean[:, None]) / self.scale[:, None]
 
+    def again(self, standardised: torch.Tensor, other: InputScaling) -> torch.Tensor:
+        """The same from inputs (d, n) that another scaling has standardised; their bits, where both are the same."""
+        if torch.equal(self.mean, other.mean) and torch.equal(self.scale, other.scale):
+            return standardised
+        factor, away = other.scale.double() / self.scale, (other.mean.double() - self.mean) / self.scale
+        return (standardised.double() * factor[:, None] + away[:, None]).float()
+
     def by_jet(self, raw: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """The same as a call for raw inputs (n, d), one jet after another, which are overwritten.
 

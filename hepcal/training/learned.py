@@ -70,8 +70,17 @@ class Task:
 
     @property
     def n_eff(self) -> float:
-        """Effective number of the fitted jets, (sum w)² / sum w² of the signed weights."""
-        return self.fitted.n_eff if self.cells is None else n_eff(self.cells.signed)
+        """Effective number of the fitted jets, of which negative weights took a share."""
+        return self.effective(self.fitted.weight)
+
+    def effective(self, weight: np.ndarray) -> float:
+        """Effective number of the fitted jets with other weights, of which negative weights of the table took a share.
+
+        Args:
+            weight: Not negative, shape (n,).
+        """
+        signs = 1.0 if self.cells is None else n_eff(self.cells.signed) / n_eff(self.cells.positive)
+        return n_eff(weight) * signs
 
     def learning_from(self, fitted: JetPairs) -> Task:
         """The same with some of the events to learn from."""

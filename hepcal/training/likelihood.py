@@ -20,7 +20,7 @@ from hepcal.optimisation import minimise
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.reweighting import longest_run
-from hepcal.scores import effective_number, weighted_mean
+from hepcal.scores import weighted_mean
 from hepcal.signed_weights import Cells
 from hepcal.training.flattening import LEAST_JETS, Flattening, flattened, spread_order
 from hepcal.training.inversion import truth_support
@@ -104,8 +104,8 @@ def learn_forward(
     generator = torch.Generator().manual_seed(task.seed)
     flattening, weight = fitted.flattened()
     order = spread_order(fitted.log_truth, fitted.measured.mean(1), weight, method.batch)
-    fitted, weight = fitted.take(order), weight[order]
-    cells = None if task.cells is None else task.cells.take(order)
+    task, fitted, weight = task.taken(order), fitted.take(order), weight[order]
+    cells = task.cells
     u = torch.from_numpy((fitted.measured - fitted.log_truth[:, None]).mean(1).astype(np.float32))
     target = TargetScaling.fit(u, torch.from_numpy(weight))
     location, scale = _moments(fitted.log_truth, weight)
@@ -120,7 +120,7 @@ def learn_forward(
         return x.to(task.place), (y_t[:, 0] if y.shape[1] == 1 else y_t).to(task.place), w.to(task.place)
 
     typical = ((u - target.location) / target.scale)[_even_rows(weight)]
-    sample = TrainingSet(1 + len(rows), _n_eff(task, weight), typical, fitted.pairs.event, cells)
+    sample = TrainingSet(1 + len(rows), task.effective(weight), typical, fitted.pairs.event, cells)
     objective = method.objective(sample, generator)
     objective.module.to(task.place)
     # Networks that see parts of the jets carry the weights in the loss.
@@ -146,11 +146,6 @@ def _known(
     # What negative weights took from the effective number is not there.
     own = fitted.pairs.weight if cells is None else cells.signed
     return flattening.known(fitted.log_truth, own, at) & (at >= within[0]) & (at <= within[1])
-
-
-def _n_eff(task: Task, weight: np.ndarray) -> float:
-    """Effective number of jets with flattened weights, of which negative ones of the table took a share."""
-    return effective_number(weight) * (1.0 if task.cells is None else task.n_eff / task.fitted.n_eff)
 
 
 def _even_rows(weight: np.ndarray) -> np.ndarray:

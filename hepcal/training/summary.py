@@ -106,7 +106,7 @@ def _resolutions_over_reco(held_out: Forward, flattening: Flattening) -> dict[st
     log_reco = np.log(held_out.pairs.reco.astype(np.float64))
     tried = np.array([0.0, 1.0])
     found = compared(log_truth, log_reco, held_out.measured.mean(1), weight, flattening.resolution, tried)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         ratio = found.resolution[1] / found.resolution[0]
     bins = zip(pairwise(np.exp(found.edges)), ratio, strict=True)
     return {f"{OVER_RECO}_{low:.0f}_{high:.0f}": float(value) for (low, high), value in bins}

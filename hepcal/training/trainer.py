@@ -44,6 +44,8 @@ __all__ = ["train"]
 MIN_EVENTS = 20
 # Held-out jets that judge: enough to notice a plateau, few enough to cost little beside the updates.
 JUDGED_JETS = 20_000
+# The square of a smaller one is none.
+SMALLEST_WEIGHT = 1e-140
 # A trained network that depends on its inputs by less than this, in units of its own sigma, says the same of every jet.
 COLLAPSED_BELOW = 0.02
 
@@ -228,6 +230,8 @@ def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPai
     ):
         if not weight.sum() > 0:
             raise TrainingError(f"the weights of the {len(part)} {name} jets sum to {part.weight.sum():g}")
+        if not weight.max() > SMALLEST_WEIGHT:
+            raise TrainingError(f"no weight of the {name} jets exceeds {weight.max():g}: squares vanish, scale them up")
     return parts
 
 

@@ -204,8 +204,13 @@ def _metadata_faults(name: str, metadata: object) -> list[str]:
 
 
 def _alike(metadata: Mapping[str, Any], pattern: re.Pattern[str]) -> list[str]:
-    """Names of a kind, however they are written."""
-    return [key for key in metadata if pattern.fullmatch(re.sub("[^a-z]", "", str(key).lower()))]
+    """Names of a kind, however they are written, and whatever words (``effective_xsec``) stand before."""
+    found = []
+    for key in metadata:
+        words = re.findall("[A-Z]*[a-z]+|[A-Z]+", str(key))
+        if any(pattern.fullmatch("".join(words[start:]).lower()) for start in range(len(words))):
+            found.append(key)
+    return found
 
 
 def _positive(value: object) -> bool:

@@ -79,8 +79,10 @@ def _entries(given: Any, steps: Any) -> int | None:
         return given
     try:
         pairs = [(int(start), int(stop)) for start, stop in steps]
+        if any(start > stop for start, stop in pairs):
+            raise ValueError("a step ends before it starts")
     except (TypeError, ValueError):
-        raise FileSpecError(f"steps must be [[start, stop], ...], found {steps!r}") from None
+        raise FileSpecError(f"steps must be [[start, stop], ...] with start <= stop, found {steps!r}") from None
     edges = [0, *itertools.chain.from_iterable(sorted(pairs))]
     last = edges[-1] if given is None else given
     whole = all(edges[i] == edges[i + 1] for i in range(0, len(edges) - 1, 2))

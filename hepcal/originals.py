@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import awkward as ak
+import numpy as np
 
 from hepcal.errors import SchemaError
 
@@ -105,16 +106,20 @@ def original_field(jets: ak.Array, name: str = "pt") -> str:
 
 
 def is_changed(jets: ak.Array, name: str) -> bool:
-    """Whether a p_T or mass was computed while ``rawFactor`` is still that of the file. Reads nothing.
+    """Whether a p_T or mass was computed while ``rawFactor`` is still that of the file.
 
     A column of a file carries the title of its branch and is read on demand; one that was computed has lost one of the
-    two. Jets without these marks, which were put together from arrays, are taken as they are.
+    two, and nothing has to be read to see it. Columns in memory keep the title when they are scaled by a number: they
+    are compared with those of the file. Jets without these marks, which were put together from arrays, are taken as
+    they are.
     """
     if FACTOR not in jets.fields:
         return False
     if not _computed(jets, FACTOR) and _computed(jets, name):
         return True
-    return _virtual(jets, FACTOR) and not _virtual(jets, name)
+    if _virtual(jets, FACTOR):
+        return not _virtual(jets, name)
+    return not _computed(jets, FACTOR) and _differs(jets, name)
 
 
 _SAID = {"pt": "p_T", "mass": "mass"}
@@ -140,6 +145,29 @@ def _virtual(jets: ak.Array, name: str) -> bool:
 def _computed(jets: ak.Array, name: str) -> bool:
     """Whether a column is not one of the file, or not known to be."""
     return _title(jets, name) is None
+
+
+def _differs(jets: ak.Array, name: str) -> bool:
+    """Whether jets in memory have another p_T or mass beside their factor than those that coffea finds in the file.
+
+    A jet is known by its direction; one that is not of these events says nothing.
+    """
+    factory = jets.attrs.get("@events_factory")
+    collection = jets.layout.purelist_parameter("collection_name")
+    if factory is None or not collection:
+        return False
+    events, of_file = factory.events(), name.removesuffix("_orig")
+    there = events[collection] if collection in events.fields else None
+    if there is None or not {of_file, FACTOR, "eta", "phi"} <= {*there.fields} or not {"eta", "phi"} <= {*jets.fields}:
+        return False
+    known = np.isin(_both(jets, "eta", "phi"), _both(there, "eta", "phi"))
+    return bool((known & ~np.isin(_both(jets, name, FACTOR), _both(there, of_file, FACTOR))).any())
+
+
+def _both(jets: ak.Array, first: str, second: str) -> np.ndarray:
+    """Two numbers of each jet as one word, bit by bit."""
+    flat = [ak.to_numpy(ak.drop_none(ak.flatten(jets[name], axis=None))) for name in (first, second)]
+    return np.stack(flat, axis=1).astype(np.float32).view(np.uint64)[:, 0]
 
 
 def _updated(jets: ak.Array, before: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from hepcal.entries import require
 from hepcal.leptons import lepton_jets
 from hepcal.matching import MAX_DR, match
-from hepcal.schemas import truth_jets
+from hepcal.schemas import TRUTH_JETS, truth_jets
 
 __all__ = ["Leading", "LeadingJets", "leading_jets", "matched_truth", "partners", "require_usable"]
 
@@ -64,11 +64,12 @@ def leading_jets(events: ak.Array, collection: str = "GenJet", *, keep_leptons: 
 
     Raises:
         MissingFieldError: The events have no such jets.
-        NonFiniteFeatureError: A p_T is NaN, which leaves the order open, or one of the leading ones is infinite or not
-            positive.
+        NonFiniteFeatureError: A p_T is NaN, infinite or not positive: the order of the jets is not known. Of a
+            collection of particles, one of the leading ones, or NaN.
     """
     jets = truth_jets(events, collection)
-    require_usable(jets, events, collection, "pt", ordered=True)
+    # Of all jets, since one that was first may now be last; particles along the beam have no p_T.
+    require_usable(jets, events, collection, "pt", ordered=collection not in TRUTH_JETS)
     order = ak.argsort(jets.pt, axis=1, ascending=False, stable=True)
     leptons, told_by = 0, ""
     if not keep_leptons:
@@ -128,7 +129,7 @@ def require_usable(jets: ak.Array, events: ak.Array, collection: str, field: str
         events: The events.
         collection: What the jets are called in the files.
         field: ``pt`` must be positive and finite, others finite.
-        ordered: Any p_T that can be ordered will do.
+        ordered: Any p_T that can be ordered will do, zero and negative ones among them.
 
     Raises:
         NonFiniteFeatureError: One is not.

@@ -258,7 +258,7 @@ def test_a_link_to_nothing_and_a_tree_behind_a_colon_are_explained(folder: Path)
 
 @pytest.mark.parametrize(
     "key", ["xsec", "xs", "crossSection", "XSEC", "x_section", "cross-section", "xsec_pb", "xsecNNLO", "Cross_Section",
-            "xs_13TeV", "sigma_pb", "crossSectionInFb"],
+            "xs_13TeV", "sigma_pb", "crossSectionInFb", "effective_cross_section", "datasetXS", "genXSec", "total-xs"],
 )  # fmt: skip
 def test_a_cross_section_that_would_not_be_read_is_refused(folder: Path, key: str) -> None:
     message = refusal(folder, {"tt": {"files": ["a.root"], "metadata": {key: 831.76}}})
@@ -270,7 +270,7 @@ def test_a_cross_section_that_would_not_be_read_is_refused(folder: Path, key: st
         assert fileset.datasets[0].mixes_by_file_weights == (said == "file weights")
 
 
-@pytest.mark.parametrize("key", ["year", "sigma", "xsection_source", "process", "excess", "axes"])
+@pytest.mark.parametrize("key", ["year", "sigma", "xsection_source", "process", "excess", "axes", "max_sections"])
 def test_other_metadata_are_the_users(folder: Path, key: str) -> None:
     assert load_fileset({"tt": {"files": [folder / "a.root"], "metadata": {key: 1}}}).datasets[0].metadata == {key: 1}
 
@@ -312,6 +312,7 @@ def test_the_objects_of_coffea_are_filesets(folder: Path) -> None:
         ({"steps": [[10, 50]]}, "steps choose 40 of 50 events"),
         ({"steps": [[0, 20], [30, 50]], "num_entries": None}, "steps choose 40 of the events"),
         ({"steps": [[0, 30], [0, 30]], "num_entries": None}, "steps choose 60 of the events"),
+        ({"steps": [[0, 80], [80, 50]]}, "steps must be"),
         ({"steps": "all"}, "steps must be"),
         ({"num_entries": -1, "steps": None}, "num_entries must be"),
         ({"uuid": "abc"}, "uuid must be"),

@@ -30,14 +30,15 @@ from coffea.jetmet_tools import (
     JECStack,
 )
 from coffea.lookup_tools import extractor
-from sample_files import toy_pairs
+from coffea.nanoevents import NanoEventsFactory
+from sample_files import nanoaod_file, toy_pairs
 
 from hepcal import BNN, Feature, Features, JetPairs, train
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.card import Card
 from hepcal.errors import HepcalError, SchemaError
 from hepcal.features import DEFAULT_FEATURES
-from hepcal.schemas import detector_pt
+from hepcal.schemas import SCHEMAS, detector_pt
 
 SCALE = "1.25-0.05*log10(x)+0.01*abs(y)"
 NAMES = {"JetPt": "pt", "JetMass": "mass", "JetEta": "eta", "JetPhi": "phi", "ptRaw": "pt_raw", "massRaw": "mass_raw"}
@@ -653,10 +654,6 @@ def test_the_recipe_for_dask_awkward_gives_the_same_columns(
     tmp_path: Path, write_nanoaod: Any, read_events: Any, nano_calibrator: Calibrator
 ) -> None:
     dask_awkward = pytest.importorskip("dask_awkward", reason="dask-awkward is no dependency, and not installed here")
-    from coffea.nanoevents import NanoEventsFactory
-
-    from hepcal.schemas import SCHEMAS
-
     paths = [write_nanoaod(tmp_path / f"{seed}.root", seed=seed) for seed in (1, 2)]
     events = NanoEventsFactory.from_root(
         {str(path): "Events" for path in paths}, schemaclass=SCHEMAS["nanoaod"].coffea, mode="dask"
@@ -700,3 +697,34 @@ def test_a_table_from_corrected_events_holds_raw_jets(sample: Sample) -> None:
     found, wanted = (DijetProcessor(_quick()).process(events)["hists"]["test"] for events in (given, plain))
     for name in ("pt", "mjj"):
         same(np.asarray(found[name].values(flow=True)).ravel(), np.asarray(wanted[name].values(flow=True)).ravel())
+
+
+CHANGES: dict[str, Callable[[ak.Array], ak.Array]] = {
+    "a number": lambda jets: jets.pt * 1.05,
+    "an offset": lambda jets: jets.pt + np.float32(1),
+    "where": lambda jets: ak.where(jets.pt > 150, jets.pt * 1.1, jets.pt),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("mode", ["eager", "virtual"])
+def test_jets_in_memory_that_were_scaled_are_refused(
+    tmp_path: Path, nano_calibrator: Calibrator, mode: str, change: str
+) -> None:
+    """Scaling by a number keeps the title of the branch, which is all that columns in memory have of the file."""
+    files = [nanoaod_file(tmp_path / f"{seed}.root", 20, seed) for seed in (1, 2)]
+    events = [
+        NanoEventsFactory.from_root({str(path): "Events"}, schemaclass=SCHEMAS["nanoaod"].coffea, mode=mode).events()
+        for path in files
+    ]
+    first, second = (ak.materialize(each.Jet) for each in events)
+    expected = ak.flatten(nano_calibrator(events[0].Jet).pt_calib)
+    assert ak.all(ak.flatten(nano_calibrator(first).pt_calib) == expected)
+    assert ak.all(ak.flatten(nano_calibrator(first[:, ::-1][:, ::-1]).pt_calib) == expected)
+    joined = nano_calibrator(ak.concatenate([first, second])).pt_calib
+    assert ak.all(ak.flatten(joined[: len(first)]) == expected)
+    changed = ak.with_field(first, CHANGES[change](first), "pt")
+    with pytest.raises(SchemaError, match="'pt' of these jets was changed"):
+        nano_calibrator(changed)
+    kept = ak.with_field(changed, first.pt, "pt_orig")
+    assert ak.all(ak.flatten(nano_calibrator(kept).pt_calib) == expected)

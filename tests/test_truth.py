@@ -28,16 +28,16 @@ Build = Callable[..., Fileset]
 Edit = Callable[[dict[str, Any]], None]
 
 
-def two_jets(content: dict[str, Any]) -> int:
-    """An event with exactly two jets, both matched."""
-    return int(np.flatnonzero(ak.to_numpy(ak.num(content["GenJet"])) == 2)[5])
+def event_with(number: int, content: dict[str, Any]) -> int:
+    """An event with exactly so many jets, all matched."""
+    return int(np.flatnonzero(ak.to_numpy(ak.num(content["GenJet"])) == number)[5])
 
 
-def changed(where: list[int], collection: str, field: str, value: float) -> Edit:
-    """The leading jet of an event with two has another value of a field; notes the event."""
+def changed(where: list[int], collection: str, field: str, value: float, number: int = 2) -> Edit:
+    """The first jet of an event with two, or another number of them, has another value of a field; notes the event."""
 
     def edit(content: dict[str, Any]) -> None:
-        jets, event = content[collection], two_jets(content)
+        jets, event = content[collection], event_with(number, content)
         counts = ak.to_numpy(ak.num(jets))
         name = field if field in jets.fields else {"pt": "PT", "eta": "Eta", "phi": "Phi", "mass": "Mass"}[field]
         column = ak.to_numpy(ak.flatten(jets[name])).copy()
@@ -80,6 +80,17 @@ def test_truth_that_is_no_number_is_refused_with_file_entry_and_value(
         if value <= 0 and len(where) == 1:
             assert "positive" in told
         assert f"{field} of GenJet is {value:g} in entry {where[0]} (1 of" in told
+
+
+@pytest.mark.parametrize("value", [-5.0, 0.0, -np.inf])
+@pytest.mark.parametrize("layout", [nanoaod_file, delphes_file])
+def test_a_truth_jet_that_lost_its_pt_does_not_leave_its_place_to_the_next_one(
+    tmp_path: Path, fileset_of: Build, layout: Callable[..., Path], value: float
+) -> None:
+    where: list[int] = []
+    files = fileset_of(layout(tmp_path / "three.root", EVENTS, edit=changed(where, "GenJet", "pt", value, number=3)))
+    for job in (lambda: JetPairs.from_fileset(files, PLAIN, show=False), lambda: processed(SurveyProcessor(), files)):
+        assert f"pt of GenJet is {value:g} in entry {where[0]} (1 of" in refusal(job)
 
 
 @pytest.mark.parametrize("collection", ["GenJet", "Jet"])

@@ -25,6 +25,7 @@ from hepcal.options import (
     Workers,
     WorkerTimeout,
     opened,
+    refuse_reading,
 )
 
 __all__ = ["app", "main"]
@@ -87,6 +88,7 @@ def pairs(
 
 @app.command()
 def train(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="Jets to train on: fileset (JSON), or output of 'hepcal pairs'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path("jets.safetensors"),
     method: Annotated[
@@ -131,15 +133,20 @@ def train(
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
     from hepcal.calibrators.devices import device_of
+    from hepcal.calibrators.files import CARD_KEY
     from hepcal.config import TrainingConfig
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
     from hepcal.training import train as fit
 
     # What a look at the settings can tell comes before hours of reading.
+    if source.is_dir():
+        refuse_reading(context, source)
     settings = TrainingConfig.read(config, method.value if method else None)
-    for place in filter(None, (output, checkpoint)):
-        outputs.prepare_file(place)
+    outputs.refuse_same(source=source, config=config, output=output, checkpoint=checkpoint)
+    outputs.prepare_file(output, mark=CARD_KEY.encode())
+    if checkpoint:
+        outputs.prepare_file(checkpoint)
     chosen = settings.build()
     device_of(device)
     settings.require_inputs(chosen, jets)
@@ -198,11 +205,14 @@ def run(
         )
     _print_closure(summary)
     warn_if_trained_on(summary)
-    typer.echo(f"Results in {output}: hists.coffea, hists.json, summary.json, plots/")
+    typer.echo(f"Results in {output}: hists.coffea, hists.json, summary.json{', plots/' if plots else ''}")
+    if not plots and (output / outputs.PLOTS).exists():
+        typer.echo(f"{output / outputs.PLOTS} is of an earlier run: 'hepcal plot {output}' draws it anew")
 
 
 @app.command()
 def diagnose(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(help="Other jets than those of the training: fileset (JSON), or output of 'hepcal pairs'.")
     ],
@@ -224,6 +234,8 @@ def diagnose(
     from hepcal.filesets import load_fileset
     from hepcal.pairs import JetPairs
 
+    if source.is_dir():
+        refuse_reading(context, source)
     loaded = {path.stem: Calibrator.load(path) for path in calibrator}
     if len(loaded) < len(calibrator):
         raise CalibratorFileError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from hepcal.errors import HepcalError, MissingValueError
 
-__all__ = ["numbers", "refuse_dask_awkward", "unmasked"]
+__all__ = ["UncomputedArrayError", "numbers", "refuse_dask_awkward", "unmasked"]
 
 # With what is tested to work; dask-awkward itself is never imported.
 DASK_AWKWARD = (

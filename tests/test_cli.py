@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -320,6 +321,22 @@ def test_a_table_to_diagnose_was_read_before(trained):
     done = hepcal_command(trained, "diagnose", "small", "--calibrator", "jets.safetensors", "--truth", "GenJet")
     assert "small is a training table, whose events were read before" in done.stderr
     assert done.returncode == 1
+
+
+def test_a_job_that_runs_out_of_time_leaves_nothing_half(folder, monkeypatch):
+    """Batch systems send SIGTERM, which would leave the half table, and workers that nobody stops."""
+
+    def terminated(_, writer):
+        writer.append("reco", np.ones(3))
+        assert len(list((folder / "late").iterdir())) == 1
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("hepcal.writing.write_rows", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    done = hepcal_command(folder, "pairs", "train.json", "--executor", "iterative", "-o", "late/pairs")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert list((folder / "late").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_help_of_train_names_every_method():

@@ -11,7 +11,7 @@ import numpy as np
 
 from hepcal.errors import HepcalError, MissingValueError
 
-__all__ = ["numbers", "refuse_dask_awkward", "unmasked"]
+__all__ = ["UncomputedArrayError", "numbers", "refuse_dask_awkward", "unmasked"]
 
 # With what is tested to work; dask-awkward itself is never imported.
 DASK_AWKWARD = (
@@ -61,9 +61,12 @@ def numbers(name: str, values: Any, dtype: Any = np.float64) -> np.ndarray:
 
     Raises:
         MissingValueError: As :func:`unmasked`.
-        ValueError: They are no numbers.
+        ValueError: They are no numbers, or complex ones, dates or times.
     """
-    return np.asarray(unmasked(name, values), dtype=dtype)
+    found = unmasked(name, values)
+    if found.dtype.kind in "cmM":
+        raise ValueError(f"expected real numbers for {name!r}, found {found.dtype}")
+    return np.asarray(found, dtype=dtype)
 
 
 def _as_array(values: Any) -> np.ndarray:

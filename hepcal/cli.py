@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +26,12 @@ from hepcal.options import (
     Workers,
     WorkerTimeout,
     opened,
+    refuse_reading,
 )
+from hepcal.printing import print_card, print_closure, print_pairs, print_scores
+
+if TYPE_CHECKING:
+    from hepcal.pairs import JetPairs
 
 __all__ = ["app", "main"]
 
@@ -50,7 +56,7 @@ def demo(
     from hepcal.demo import run_demo
 
     _, summary = run_demo(output, workers=workers)
-    _print_closure(summary, ": trained on 5,000 events, closed on 5,000 others")
+    print_closure(summary, ": trained on 5,000 events, closed on 5,000 others")
     typer.echo(f"Results in {output}: jets.safetensors, hists.coffea, hists.json, summary.json, plots/")
 
 
@@ -81,12 +87,13 @@ def pairs(
     options |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
     with opened(executor, workers, scheduler, worker_timeout) as execute:
         table = JetPairs.write(checked, output, features, executor=execute, **options)
-    _print_pairs(table)
+    print_pairs(table)
     typer.echo(f"Training table in {output}")
 
 
 @app.command()
 def train(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="Jets to train on: fileset (JSON), or output of 'hepcal pairs'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path("jets.safetensors"),
     method: Annotated[
@@ -131,33 +138,32 @@ def train(
     - summary_likelihood: a regression of all features as a summary, then its density, inverted
     """
     from hepcal.calibrators.devices import device_of
+    from hepcal.calibrators.files import CARD_KEY
     from hepcal.config import TrainingConfig
-    from hepcal.filesets import load_fileset
-    from hepcal.pairs import JetPairs
     from hepcal.training import train as fit
 
     # What a look at the settings can tell comes before hours of reading.
+    if source.is_dir():
+        refuse_reading(context, source)
     settings = TrainingConfig.read(config, method.value if method else None)
-    for place in filter(None, (output, checkpoint)):
-        outputs.prepare_file(place)
+    outputs.refuse_same(source=source, config=config, output=output, checkpoint=checkpoint)
+    outputs.prepare_file(output, mark=CARD_KEY.encode())
+    if checkpoint:
+        outputs.prepare_file(checkpoint)
     chosen = settings.build()
     device_of(device)
     settings.require_inputs(chosen, jets)
+    reading: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    reading["allow_skipped"] = allow_skipped
+    table = _table(source, settings.features, (executor, workers, scheduler, worker_timeout), reading)
     if source.is_dir():
-        table = JetPairs.open(source)
         settings.require(table)
-    else:
-        checked = load_fileset(source)
-        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
-        options["allow_skipped"] = allow_skipped
-        with opened(executor, workers, scheduler, worker_timeout) as execute:
-            table = JetPairs.from_fileset(checked, settings.features, executor=execute, **options)
-    _print_pairs(table)
+    print_pairs(table)
     calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
     calibrator.save(output)
     if checkpoint and chosen.resumes:
         checkpoint.unlink(missing_ok=True)
-    _print_card(calibrator)
+    print_card(calibrator)
     typer.echo(f"Calibrator in {output}")
 
 
@@ -196,13 +202,16 @@ def run(
             allow_skipped=allow_skipped,
             plots=plots,
         )
-    _print_closure(summary)
+    print_closure(summary)
     warn_if_trained_on(summary)
-    typer.echo(f"Results in {output}: hists.coffea, hists.json, summary.json, plots/")
+    typer.echo(f"Results in {output}: hists.coffea, hists.json, summary.json{', plots/' if plots else ''}")
+    if not plots and (output / outputs.PLOTS).exists():
+        typer.echo(f"{output / outputs.PLOTS} is of an earlier run: 'hepcal plot {output}' draws it anew")
 
 
 @app.command()
 def diagnose(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(help="Other jets than those of the training: fileset (JSON), or output of 'hepcal pairs'.")
     ],
@@ -221,25 +230,21 @@ def diagnose(
     from hepcal.calibrators.base import Calibrator
     from hepcal.calibrators.card import joint_features
     from hepcal.errors import CalibratorFileError
-    from hepcal.filesets import load_fileset
-    from hepcal.pairs import JetPairs
 
+    if source.is_dir():
+        refuse_reading(context, source)
     loaded = {path.stem: Calibrator.load(path) for path in calibrator}
     if len(loaded) < len(calibrator):
         raise CalibratorFileError(
             "two of the calibrator files have the same name, which is what plots show: rename one"
         )
     outputs.prepare_directory(output)
-    if source.is_dir():
-        table = JetPairs.open(source)
-    else:
-        features = joint_features({name: found.card for name, found in loaded.items()})
-        options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
-        with opened(executor, workers, scheduler, worker_timeout) as execute:
-            table = JetPairs.from_fileset(load_fileset(source), features, executor=execute, **options)
+    features = None if source.is_dir() else joint_features({name: found.card for name, found in loaded.items()})
+    reading: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    table = _table(source, features, (executor, workers, scheduler, worker_timeout), reading)
     found = diagnostics.diagnose(loaded, table)
     diagnostics.write(output, found)
-    _print_scores(found)
+    print_scores(found)
     typer.echo(f"Diagnostics in {output}: diagnostics.json, plots/")
 
 
@@ -265,18 +270,18 @@ def show(
     if path.is_dir() and (path / "table.json").exists():
         from hepcal.pairs import JetPairs
 
-        _print_pairs(JetPairs.open(path))
+        print_pairs(JetPairs.open(path))
     elif path.is_dir():
         from hepcal.differences import warn_if_inputs_differ
 
         summary = results.load_summary(path)
         with results.whole(path):
-            _print_closure(summary)
+            print_closure(summary)
             warn_if_inputs_differ(summary)
     else:
         from hepcal.calibrators.base import Calibrator
 
-        _print_card(Calibrator.load(path))
+        print_card(Calibrator.load(path))
 
 
 def _version(value: bool) -> None:
@@ -294,44 +299,27 @@ def _common(
     """Jet calibration with per-jet uncertainties: ROOT events in, calibrated jets and their closure out."""
 
 
-def _console() -> Any:
-    from rich.console import Console
+def _table(source: Path, features: Any, execute: tuple[Any, ...], reading: dict[str, Any]) -> JetPairs:
+    """A training table on disk, or that of a fileset."""
+    from hepcal.filesets import load_fileset
+    from hepcal.pairs import JetPairs
 
-    # Names in files are text, whatever brackets they hold.
-    console = Console(markup=False)
-    return console if console.is_terminal else Console(width=160, markup=False)
-
-
-def _print_closure(summary: dict[str, Any], title: str = "") -> None:
-    from hepcal import results
-
-    for table in results.closure_tables(summary, title):
-        _console().print(table)
-    for note in results.notes(summary):
-        typer.echo(note)
+    if source.is_dir():
+        return JetPairs.open(source)
+    checked = load_fileset(source)
+    with opened(*execute) as executor:
+        return JetPairs.from_fileset(checked, features, executor=executor, **reading)
 
 
-def _print_scores(found: dict[str, Any]) -> None:
-    from hepcal import results
-
-    for name, diagnosis in found.items():
-        _console().print(results.scores_table(name, diagnosis))
-
-
-def _print_pairs(table: Any) -> None:
-    from hepcal import results
-
-    _console().print(results.rows_table("Training table", results.describe_pairs(table)))
-
-
-def _print_card(calibrator: Any) -> None:
-    from hepcal import results
-
-    _console().print(results.rows_table("Calibrator", results.describe_card(calibrator)))
+def _terminate(*_: Any) -> None:
+    """End as after an interrupt: workers are stopped, and what is half written is deleted."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 def main() -> None:
     """Entry point: an error of ours is one message and exit code 1, never a traceback."""
+    # What a batch system sends at the end of the time of a job.
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except HepcalError as error:
@@ -340,6 +328,8 @@ def main() -> None:
     except OSError as error:  # an output that cannot be written, a scheduler that does not answer
         sys.stderr.write(f"hepcal: {type(error).__name__}: {error}\n")
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from hepcal.arrays import refuse_dask_awkward
 from hepcal.errors import HepcalError, SchemaError
 from hepcal.originals import FACTOR, raw, raw_fields
 
-__all__ = ["COVERED", "REPLICAS", "FlatJets", "attach", "type_of_attached"]
+__all__ = ["COVERED", "REPLICAS", "FlatJets", "JetLayoutError", "attach", "type_of_attached"]
 
 REPLICAS = "pt_calib_replicas"
 COVERED = "pt_calib_covered"

@@ -22,8 +22,9 @@ DIGITS = 300
 YAML_BYTES = 2**20
 SEAL = "sha256"
 
-# Strings are skipped; what is between numbers and words costs nothing to skip.
-_NESTING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Strings are skipped, also one without an end, which would otherwise be searched for anew at each quote in it; what is
+# between numbers and words costs nothing to skip.
+_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _UNIQUE = "listed twice in one object, keep one of each: "
 
 
@@ -86,6 +87,8 @@ def parse_yaml(content: bytes) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, made narrower
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+    except (LookupError, TypeError, AttributeError) as error:  # a tag that its value does not fit: !!bool 3
+        raise ValueError(f"a value does not fit its tag ({type(error).__name__}: {error})") from error
 
 
 class _Loader(yaml.SafeLoader):

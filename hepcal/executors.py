@@ -179,6 +179,13 @@ def open_executor(
         raise ExecutorError(f"{elsewhere} of dask is given, but the executor {name!r} is asked for: leave one out")
     if elsewhere and workers is not None:
         raise ExecutorError(f"{elsewhere} of dask is given, and its workers are used: leave out the number of workers")
+    if workers is not None and workers < 1:
+        raise ExecutorError(f"at least one worker is needed, found {workers}")
+    if name == "iterative" and workers not in (None, 1):
+        raise ExecutorError(
+            f"{workers} workers are asked for, but the executor 'iterative' is this process alone: choose futures or "
+            "dask, or leave out the number of workers"
+        )
     if not 0 < timeout < math.inf:
         raise ExecutorError(f"the time to wait for workers must be a positive number of seconds, found {timeout:g}")
     workers = workers or usable_cores()

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from hepcal.documents import parse_json
 from hepcal.errors import FilesetError
 from hepcal.filespecs import Expected, FileSpecError, plain, read_spec
+from hepcal.outputs import read_bytes
 from hepcal.progress import say
 from hepcal.wildcards import expand, has_wildcard
 
@@ -124,7 +125,7 @@ def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
         raise FilesetError(f"a fileset is a path or {{dataset: {{'files': ...}}}}, found {type(source).__name__}")
     path = Path(source)
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_bytes(path))
     except OSError as error:
         raise FilesetError(f"cannot read the fileset {path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hepcal.errors import PairsError
+
 if TYPE_CHECKING:
     from hepcal.executors import ExecutorFactory
 
@@ -28,6 +30,7 @@ __all__ = [
     "WorkerTimeout",
     "Workers",
     "opened",
+    "refuse_reading",
 ]
 
 # hepcal.executors.WORKER_TIMEOUT, which loads coffea.
@@ -85,6 +88,25 @@ Scheduler = Annotated[
 WorkerTimeout = Annotated[
     float, typer.Option(min=1, help="Seconds for which a dask cluster may be without workers before this is an error.")
 ]
+
+
+# What only matters where events are read.
+READING = ("jets", "truth", "keep_leptons", "executor", "workers", "scheduler", "worker_timeout", "allow_skipped")
+
+
+def refuse_reading(context: typer.Context, table: Path) -> None:
+    """Refuse options of the reading of events beside a table, whose events were read before: they would do nothing.
+
+    Raises:
+        PairsError: There are some; names them.
+    """
+    sources = {name: context.get_parameter_source(name) for name in READING}
+    given = [f"--{name.replace('_', '-')}" for name, found in sources.items() if found and found.name == "COMMANDLINE"]
+    if given:
+        raise PairsError(
+            f"{table} is a training table, whose events were read before, by 'hepcal pairs': {', '.join(given)} would "
+            "do nothing. Leave it out, or give the fileset"
+        )
 
 
 def opened(

@@ -20,6 +20,7 @@ __all__ = [
     "prepare_file",
     "read_bytes",
     "refuse_others",
+    "refuse_same",
     "replacing",
     "reserve",
     "write",
@@ -28,7 +29,8 @@ __all__ = [
 # Bytes that must be free before a job begins: more than a calibrator or the histograms of a run take.
 ROOM = 32 * 2**20
 # What a run, the demo and diagnostics leave, and calibrators that people keep beside it.
-RESULT_NAMES = ("hists.coffea", "hists.json", "summary.json", "diagnostics.json", "plots", "*.safetensors")
+PLOTS = "plots"
+RESULT_NAMES = ("hists.coffea", "hists.json", "summary.json", "diagnostics.json", PLOTS, "*.safetensors")
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -116,24 +118,48 @@ def _target(path: Path) -> Path:
     return target
 
 
-def prepare_file(path: str | Path, room: int = ROOM) -> None:
+def prepare_file(path: str | Path, room: int = ROOM, mark: bytes = b"") -> None:
     """Refuse a place where a file could not be written after the work, before it.
 
     Args:
         path: Of the file; its directory need not exist yet, and is not made.
         room: Bytes that must be free.
+        mark: What a file that is there, and would be replaced, must have among its first bytes, unless it is empty.
 
     Raises:
-        OutputError: It is a directory or a device, or cannot be written, or there is no room; names the path.
+        OutputError: It is a directory or a device, another kind of file, or cannot be written, or there is no room;
+            names the path.
     """
     path = Path(path)
     if not path.name:
         raise OutputError(f"{str(path)!r} is not the name of a file")
     target = _target(path)
     try:
+        if target.exists() and mark not in (_start(target) or mark):
+            raise OutputError(f"{path} is another file, which would be replaced: choose another name, or delete it")
         require_room(target.parent, room)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)} ({room} bytes are needed)") from error
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def refuse_same(**places: Path | None) -> None:
+    """Refuse one file in two roles: what is written, or deleted, last would take the other with it.
+
+    Args:
+        places: By their roles.
+
+    Raises:
+        OutputError: Two are the same; names both roles.
+    """
+    roles: dict[Path, str] = {}
+    for role, place in places.items():
+        if place is not None and (other := roles.setdefault(place.resolve(), role)) != role:
+            raise OutputError(f"{place} cannot be both the {other} and the {role}: give each a file of its own")
 
 
 def prepare_directory(path: str | Path, names: tuple[str, ...] = RESULT_NAMES, room: int = ROOM) -> None:
@@ -145,7 +171,8 @@ def prepare_directory(path: str | Path, names: tuple[str, ...] = RESULT_NAMES, r
         room: Bytes that must be free.
 
     Raises:
-        OutputError: It is a file, holds something else, cannot be written, or there is no room.
+        OutputError: It is a file, holds something else, also under a name of ours, cannot be written, or there is no
+            room.
     """
     path = Path(path)
     try:
@@ -153,9 +180,18 @@ def prepare_directory(path: str | Path, names: tuple[str, ...] = RESULT_NAMES, r
             raise OutputError(f"{path} is not a directory: results are several files, give the name of a directory")
         if path.exists():
             refuse_others(path, (*names, ".*-*"), "not only results of hepcal")
+            for entry in path.glob("[!.]*"):
+                _require_kind(entry)
         require_room(path, room)
     except OSError as error:
         raise OutputError(f"cannot write into {path}: {reason(error)} ({room} bytes are needed)") from error
+
+
+def _require_kind(entry: Path) -> None:
+    """Refuse a file in the place of the directory of plots, and what is no file in the place of one."""
+    found = entry.stat().st_mode if entry.exists() else stat.S_IFREG
+    if not (stat.S_ISDIR(found) if entry.name == PLOTS else stat.S_ISREG(found)):
+        raise OutputError(f"{entry} is not a {'directory' if entry.name == PLOTS else 'file'}: move it away")
 
 
 def refuse_others(directory: Path, names: tuple[str, ...], what: str) -> None:

@@ -276,7 +276,12 @@ class JetPairs:
         return self.take(np.flatnonzero(first)), self.take(np.flatnonzero(~first))
 
     def take(self, rows: np.ndarray) -> JetPairs:
-        """The given rows, in the given order; features stay on disk where that is a large part of a saved table."""
+        """The given rows, in the given order; features stay on disk where that is a large part of a saved table.
+
+        Raises:
+            MissingValueError: A row is masked or missing itself, as in a mask of numpy that has a mask.
+        """
+        rows = unmasked("rows", rows)
         columns: dict[str, Any] = {name: taken(getattr(self, name), rows) for name in self.columns}
         return replace(self, **columns)
 

@@ -1,6 +1,6 @@
 """Prediction: a distribution of the true p_T per jet, its moments and its split into uncertainties.
 
-Everything is combined here and only here: variances add, standard deviations do not, in float64.
+How they add up: :mod:`hepcal.uncertainties`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from hepcal.arrays import numbers
+from hepcal.arrays import numbers, unmasked
 from hepcal.chosen import Chosen, ChosenBelt
 from hepcal.distributions import Distribution, Jets
 from hepcal.errors import HepcalError
 from hepcal.identity import RandomByJet, identity_of_rows
 from hepcal.intervals import highest_density, modes, quantiles
+from hepcal.uncertainties import in_quadrature, signed_root
 
-__all__ = ["NoDensityError", "Prediction", "combine_draws", "in_quadrature", "signed_root"]
+__all__ = ["NoDensityError", "Prediction"]
 
 JETS_AT_ONCE = 4096
 
@@ -96,10 +97,11 @@ class Prediction:
         Raises:
             TypeError: The key is a single number.
             IndexError: A mask of another length, or an index that is not there.
+            MissingValueError: A value of the key is itself masked or missing.
         """
         if np.ndim(key) != 1 and not isinstance(key, slice):  # type: ignore[arg-type]
             raise TypeError(f"a prediction is cut by a slice, indices or a mask, found {key!r}; [3:4] is one jet")
-        rows = np.arange(len(self))[key]
+        rows = np.arange(len(self))[key if isinstance(key, slice | list) else unmasked("key", key)]
         parts = {field.name: getattr(self, field.name) for field in fields(self)} | {"identity": self._identities()}
 
         def chosen(name: str, part: Any) -> Any:
@@ -268,8 +270,10 @@ class Prediction:
             float64 of shape (size, n).
 
         Raises:
-            ValueError: Not one of seed and generator is given.
+            ValueError: Not one of seed and generator is given, or the size is negative.
         """
+        if size < 0:
+            raise ValueError(f"the number of rows is not negative, found {size}")
         if (seed is None) == (rng is None):
             raise ValueError("random numbers come from a seed or a generator: sample(size, seed=1) or (size, rng=rng)")
         order = (rng or np.random.default_rng(seed)).permutation(self._distribution(slice(0, 0)).draws)
@@ -301,47 +305,6 @@ class Prediction:
     def _points(self, pt: np.ndarray) -> np.ndarray:
         pt = np.atleast_1d(numbers("pt", pt))
         return np.broadcast_to(pt, (len(self), pt.shape[-1]))
-
-
-def in_quadrature(*sigmas: np.ndarray, signed: np.ndarray | None = None) -> np.ndarray:
-    """Root of the sum of variances, float64: the one place where uncertainties are added.
-
-    Args:
-        sigmas: Uncertainties [GeV] of one shape.
-        signed: A difference of variances [GeV²] to add, which may be negative; the sum may not.
-    """
-    variance = sum(sigma.astype(np.float64) ** 2 for sigma in sigmas)
-    return np.asarray(np.sqrt(variance if signed is None else variance + signed.astype(np.float64)))
-
-
-def signed_root(squared: np.ndarray) -> np.ndarray:
-    """Root [GeV] of a difference of variances [GeV²], float64; NaN where it is negative, never clipped."""
-    squared = np.asarray(squared, dtype=np.float64)
-    return np.asarray(np.sqrt(np.where(squared >= 0, squared, np.nan)))
-
-
-def combine_draws(mean: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, sigma_stoch and sigma_pred over weight draws (arXiv:2003.11099, Eqs. 1-7).
-
-    Args:
-        mean: Predicted mean per draw, shape (draws, n), at least two draws.
-        sigma: Predicted stochastic width per draw, same shape.
-
-    Returns:
-        float64 of shape (n,) each: mean of means, root of the mean *variance*, standard deviation with S - 1.
-
-    Raises:
-        ValueError: Fewer than two draws, whose spread is undefined.
-    """
-    if len(mean) < 2:
-        raise ValueError(f"sigma_pred needs at least two weight draws, found {len(mean)}")
-    mean, sigma = mean.astype(np.float64), sigma.astype(np.float64)
-    center = mean.mean(axis=0)
-    return (
-        center,
-        np.sqrt((sigma**2).mean(axis=0)),
-        np.sqrt(((mean - center) ** 2).sum(axis=0) / (len(mean) - 1)),
-    )
 
 
 def _require_probability(probability: float) -> None:

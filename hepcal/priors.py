@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from hepcal.errors import PairsError
-from hepcal.prediction import Prediction, in_quadrature
+from hepcal.prediction import Prediction
 from hepcal.reweighting import Convention, flattening_weights
 from hepcal.scores import weighted_mean
 from hepcal.statistics import MIN_N_EFF
 from hepcal.truth_closure import mean, quantiles, standard_error
 from hepcal.truth_closure.binning import Jets, binned, plain
 from hepcal.truth_closure.estimators import effective_clusters
+from hepcal.uncertainties import in_quadrature
 
 if TYPE_CHECKING:
     from hepcal.calibrators.base import Calibrator

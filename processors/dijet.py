@@ -16,10 +16,10 @@ from hepcal import hists
 from hepcal.calibrators.base import Calibrator
 from hepcal.columns import REPLICAS
 from hepcal.matching import leading
-from hepcal.prediction import in_quadrature
 from hepcal.reweighting import Resonance
 from hepcal.schemas import MOMENTUM, event_weight, is_simulation
 from hepcal.truth import require_usable
+from hepcal.uncertainties import in_quadrature
 
 __all__ = ["DijetProcessor"]
 

@@ -6,11 +6,13 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -286,6 +288,55 @@ def test_a_file_that_no_checkpoint_was_written_to_is_kept(trained):
     assert done.returncode == 0, done.stderr
     assert "writes no checkpoint: mine is not used" in done.stderr
     assert (trained / "mine").read_text() == "mine"
+
+
+def saved_table(folder):
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(50, 500, 200)
+    hepcal.JetPairs.from_arrays(rng.normal(0, 1, (200, 1)), ["eta"], reco=truth, truth=truth).save(folder / "small")
+    (folder / "mse.yaml").write_text(json.dumps({"method": "mse", "settings": {"hidden": [4], "max_updates": 5}}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-o", "one.st", "--checkpoint", "one.st"), "one.st cannot be both the output and the checkpoint"),
+        (("-o", "mse.yaml"), "mse.yaml cannot be both the config and the output"),
+        (("-o", "train.json"), "train.json is another file, which would be replaced"),
+        (("-o", "one.st", "--keep-leptons"), "small is a training table, .*: --keep-leptons would do nothing"),
+        (("-o", "one.st", "--jets", "FatJet", "--workers", "2"), "--jets, --workers would do nothing"),
+    ],
+)
+def test_options_that_would_destroy_or_do_nothing_are_refused(folder, options, message):
+    saved_table(folder)
+    done = hepcal_command(folder, "train", "small", "--config", "mse.yaml", *options)
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert not (folder / "one.st").exists()
+    assert "mse" in (folder / "mse.yaml").read_text()
+
+
+def test_a_table_to_diagnose_was_read_before(trained):
+    saved_table(trained)
+    done = hepcal_command(trained, "diagnose", "small", "--calibrator", "jets.safetensors", "--truth", "GenJet")
+    assert "small is a training table, whose events were read before" in done.stderr
+    assert done.returncode == 1
+
+
+def test_a_job_that_runs_out_of_time_leaves_nothing_half(folder, monkeypatch):
+    """Batch systems send SIGTERM, which would leave the half table, and workers that nobody stops."""
+
+    def terminated(_, writer):
+        writer.append("reco", np.ones(3))
+        assert len(list((folder / "late").iterdir())) == 1
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("hepcal.writing.write_rows", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    done = hepcal_command(folder, "pairs", "train.json", "--executor", "iterative", "-o", "late/pairs")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert list((folder / "late").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_help_of_train_names_every_method():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,14 @@ def test_json_beyond_the_bounds_is_refused(text: str | bytes, message: str) -> N
         parse_json(text)
 
 
+def test_text_without_an_end_is_looked_at_once() -> None:
+    """At each of the 40,000 quotes in it a search of the rest would take 10 s."""
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="Unterminated string"):
+        parse_json('"' + '\\"' * 40_000)
+    assert time.process_time() - begun < 1
+
+
 def test_brackets_in_text_are_no_nesting() -> None:
     assert parse_json(json.dumps("[" * 1000 + '"' + "{" * 1000)) == "[" * 1000 + '"' + "{" * 1000
 
@@ -85,6 +94,8 @@ BOMB = b"a: &a [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
         (b"method: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
         (b"settings: {n: 2021-99-99}", "month must be in"),
         (b"? [a]\n: 1\n", "unhashable"),
+        (b"settings: {n: !!int ''}", "does not fit its tag"),
+        (b"settings: {n: !!bool 3}", "does not fit its tag"),
         (b"method: " + b"x" * 2**21, "bytes"),
         (b"1: 2\n", "should be a valid string|Extra inputs|keys must be strings|Keys should be strings"),
     ],
@@ -120,6 +131,12 @@ def test_a_fileset_that_is_none_is_an_error_of_ours(tmp_path: Path, text: str) -
     (tmp_path / "f.json").write_text(text)
     with pytest.raises(FilesetError, match=r"f\.json"):
         hepcal.load_fileset(tmp_path / "f.json")
+
+
+def test_a_fileset_is_a_file_with_an_end() -> None:
+    """A device would fill the memory."""
+    with pytest.raises(FilesetError, match="/dev/full: it is not a regular file"):
+        hepcal.load_fileset("/dev/full")
 
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def test_an_address_without_a_scheduler_is_named(address: str) -> None:
         ({"scheduler": "tcp://h:1", "workers": 4}, "leave out the number of workers"),
         ({"timeout": float("nan")}, "must be a positive number of seconds, found nan"),
         ({"timeout": 0}, "must be a positive number of seconds, found 0"),
+        ({"workers": 4}, "4 workers are asked for, but the executor 'iterative' is this process alone"),
+        ({"name": "futures", "workers": -1}, "at least one worker is needed, found -1"),
         ({"name": "spark"}, "unknown executor 'spark'; known are iterative, futures, dask"),
     ],
 )

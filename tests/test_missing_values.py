@@ -117,6 +117,25 @@ def test_a_mask_that_hides_nothing_does_not_matter(name: str) -> None:
         call(**{argument: np.ma.array(np.ma.getdata(values))})
 
 
+def test_rows_are_not_chosen_by_a_mask_that_has_a_mask() -> None:
+    """Values under the mask chose rows."""
+    chosen = np.ma.array(np.ones(N, dtype=bool), mask=MASKED.mask)
+    with pytest.raises(MissingValueError, match="3 of 60 values of 'rows' are masked or missing, first at index 7"):
+        from_arrays().take(chosen)
+    with pytest.raises(MissingValueError, match="3 of 60 values of 'key' are masked or missing, first at index 7"):
+        prediction()[chosen]
+    assert len(prediction()[[]]) == 0
+    assert prediction()[ak.Array([0, 2])].mean.tolist() == PLAIN[[0, 2]].astype(np.float32).tolist()
+
+
+@pytest.mark.parametrize(
+    "values", [np.ones(3) + 1j, np.array(["2026-11-26"], dtype="M8[D]"), np.ones(2, dtype="m8[s]")]
+)
+def test_what_is_no_real_number_is_not_made_one(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected real numbers for 'pt', found"):
+        numbers("pt", values)
+
+
 def test_predict_and_train_refuse_masked_arrays(
     tiny_calibrator: Callable[[str], Calibrator], tiny_pairs: hepcal.JetPairs
 ) -> None:

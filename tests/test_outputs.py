@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import hepcal
 from hepcal import cli, diagnostics, outputs, results, tables
+from hepcal.calibrators import files
 from hepcal.checkpoints import Checkpoint, CheckpointWarning
 from hepcal.errors import HepcalError, OutputError, PairsError
 
@@ -186,6 +187,41 @@ def test_a_directory_of_results_holds_results(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(OutputError, match=r"holds not only results of hepcal: thesis\.tex\. Choose a new or an empty"):
         outputs.prepare_directory(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["plots", "hists.json", "summary.json", "jets.safetensors"])
+def test_a_name_of_ours_that_is_something_else_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    """A run would have ended in a traceback at its plots, or replaced the pipe."""
+    if name == "plots":
+        (tmp_path / name).write_text("mine")
+    elif name == "hists.json":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(OutputError, match=rf"/{name} is not a (file|directory): move it away"):
+        outputs.prepare_directory(tmp_path)
+
+
+def test_one_file_has_one_role(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calibrator was deleted with the checkpoint that it had replaced."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("jets.safetensors")
+    outputs.refuse_same(output=Path("jets.safetensors"), checkpoint=Path("state"), config=None)
+    for place in (Path("jets.safetensors"), Path("../") / tmp_path.name / "jets.safetensors", Path("link")):
+        with pytest.raises(OutputError, match="cannot be both the output and the checkpoint"):
+            outputs.refuse_same(output=Path("jets.safetensors"), checkpoint=place)
+
+
+def test_a_calibrator_replaces_a_calibrator(calibrator: Any, tmp_path: Path) -> None:
+    calibrator.save(tmp_path / "jets.safetensors")
+    (tmp_path / "empty").touch()
+    (tmp_path / "settings.yaml").write_text("method: mse")
+    mark = files.CARD_KEY.encode()
+    for name in ("jets.safetensors", "empty", "new"):
+        outputs.prepare_file(tmp_path / name, mark=mark)
+    outputs.prepare_file(Path(__file__).parent / "data" / "calibrator_882d3cb.safetensors", mark=mark)
+    with pytest.raises(OutputError, match=r"settings\.yaml is another file, which would be replaced"):
+        outputs.prepare_file(tmp_path / "settings.yaml", mark=mark)
 
 
 def test_a_table_that_is_replaced_takes_nothing_else_with_it(tmp_path: Path) -> None:

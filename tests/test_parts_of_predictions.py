@@ -119,6 +119,12 @@ def test_jets_that_are_equal_in_everything_do_not_share_their_noise(
     assert np.std(sample) == pytest.approx(prediction.sigma_stoch[0], rel=0.15)
 
 
+def test_a_negative_number_of_rows_is_refused() -> None:
+    ones = np.ones(3, dtype=np.float32)
+    with pytest.raises(ValueError, match="the number of rows is not negative, found -1"):
+        Prediction(ones, ones, None, ones > 0).sample(-1, seed=1)
+
+
 def test_a_generator_is_passed_on_from_part_to_part(
     tiny_calibrator: Callable[[str], Calibrator], tiny_pairs: hepcal.JetPairs
 ) -> None:

@@ -46,7 +46,7 @@ def processors_travel_by_value() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=EXECUTORS)
 def executor(request: Any) -> Iterator[ExecutorFactory]:
-    with open_executor(request.param, workers=2) as factory:
+    with open_executor(request.param, workers=None if request.param == "iterative" else 2) as factory:
         yield factory
 
 

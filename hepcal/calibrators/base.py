@@ -21,13 +21,13 @@ from hepcal.calibrators.coverage import covered, has_interval, padded
 from hepcal.calibrators.devices import device_of
 from hepcal.calibrators.flat import flat_jets, transforms_of
 from hepcal.calibrators.method import Method
-from hepcal.calibrators.refusals import refuse_foreign, refuse_taken
+from hepcal.calibrators.refusals import refuse_foreign, refuse_overflow, refuse_taken
 from hepcal.calibrators.seen import histograms_of
 from hepcal.chosen import OfJets
 from hepcal.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
 from hepcal.differences import Condition
 from hepcal.distributions import Distribution, Jets
-from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError
+from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.input_histograms import InputHistograms
 from hepcal.networks.cores import map_blocks
 from hepcal.networks.inference import BLOCK
@@ -203,24 +203,10 @@ class Calibrator(ABC):
         if inside := truth is not None and self.judges:
             columns[COVERED] = np.empty(len(reco), dtype=bool)
         self._map(work, features, reco)
-        self._refuse_overflow(columns)
+        refuse_overflow(columns)
         if truth is not None and not inside:
             columns[COVERED] = covered(self, features, reco, truth)
         return columns
-
-    def _refuse_overflow(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Columns [GeV] that are infinite, and a calibrated p_T that is no number."""
-        for name, column in columns.items():
-            if column.dtype == bool:
-                continue
-            bad = np.isnan(column) | np.isinf(column) if name == "pt_calib" else np.isinf(column)
-            if bad.any():
-                first = int(np.flatnonzero(bad.reshape(len(column), -1).any(axis=1))[0])
-                raise NonFiniteFeatureError(
-                    f"{name!r} is not a finite number for {int(bad.sum())} of {bad.size} predictions, first of jet "
-                    f"{first}: the inputs are far outside of the training, or the calibrator is damaged. Look at the "
-                    "inputs of this jet, or leave such jets out"
-                )
 
     def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""

@@ -13,7 +13,7 @@ from hepcal import outputs, tensor_files
 from hepcal.documents import parse_json
 from hepcal.errors import CalibratorFileError
 
-__all__ = ["MISFITS", "dump", "parse", "parse_card", "read", "sha256", "write"]
+__all__ = ["CARD_KEY", "MISFITS", "dump", "parse", "parse_card", "read", "sha256", "write"]
 
 CARD_KEY = "hepcal_card"
 # What building an object from a card and tensors that do not fit each other may raise.

@@ -19,7 +19,7 @@ from hepcal.calibrators.method import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Method
 from hepcal.columns import REPLICAS
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
-from hepcal.prediction import in_quadrature
+from hepcal.uncertainties import in_quadrature
 
 __all__ = ["TABLE_KNOTS", "NumericalInversion", "NumericalInversionCalibrator", "continued"]
 

@@ -21,8 +21,8 @@ from hepcal.features import Features
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.forward import ForwardDensity
 from hepcal.networks.inverse import Reading, inverse_of
-from hepcal.prediction import combine_draws, in_quadrature
 from hepcal.statistics import CENTRAL
+from hepcal.uncertainties import combine_draws, in_quadrature
 
 __all__ = ["Likelihood", "LikelihoodCalibrator"]
 

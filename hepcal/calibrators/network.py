@@ -19,7 +19,7 @@ from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead
 from hepcal.networks.inference import WeightDraws, single_threaded
 from hepcal.networks.moments import MomentPropagation
-from hepcal.prediction import combine_draws, in_quadrature
+from hepcal.uncertainties import combine_draws, in_quadrature
 
 __all__ = ["NetworkCalibrator"]
 

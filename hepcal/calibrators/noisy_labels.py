@@ -22,7 +22,8 @@ from hepcal.columns import REPLICAS
 from hepcal.distributions import Distribution, Jets
 from hepcal.errors import CalibratorFileError
 from hepcal.features import Features
-from hepcal.prediction import Prediction, combine_draws, in_quadrature, signed_root
+from hepcal.prediction import Prediction
+from hepcal.uncertainties import combine_draws, in_quadrature, signed_root
 
 __all__ = ["BASELINE", "BASES", "SMEARED", "CalibrationWidth", "NoisyLabels", "NoisyLabelsCalibrator"]
 

@@ -1,13 +1,16 @@
-"""Jets that a calibrator must not calibrate: foreign ones, and those that carry columns of the same names."""
+"""What a calibrator refuses: foreign jets, those that carry columns of the same names, and results without bounds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import awkward as ak
+import numpy as np
 
 from hepcal.calibrators.card import Card
-from hepcal.errors import HepcalError, SchemaError
+from hepcal.errors import HepcalError, NonFiniteFeatureError, SchemaError
 
-__all__ = ["refuse_foreign", "refuse_taken"]
+__all__ = ["refuse_foreign", "refuse_overflow", "refuse_taken"]
 
 
 def refuse_taken(jets: ak.Array, names: tuple[str, ...]) -> None:
@@ -46,3 +49,22 @@ def refuse_foreign(jets: ak.Array, card: Card) -> None:
             f"Calibrate events.{trained}, or train on these: JetPairs.from_fileset(..., jets={given!r}). For the "
             f"same jets under another name: ak.with_parameter(jets, 'collection_name', {trained!r})"
         )
+
+
+def refuse_overflow(columns: Mapping[str, np.ndarray]) -> None:
+    """Refuse columns [GeV] that are infinite, and a calibrated p_T that is no number.
+
+    Raises:
+        NonFiniteFeatureError: There are some; counts them and says where the first is.
+    """
+    for name, column in columns.items():
+        if column.dtype == bool:
+            continue
+        bad = ~np.isfinite(column) if name == "pt_calib" else np.isinf(column)
+        if bad.any():
+            first = int(np.flatnonzero(bad.reshape(len(column), -1).any(axis=1))[0])
+            raise NonFiniteFeatureError(
+                f"{name!r} is not a finite number for {int(bad.sum())} of {bad.size} predictions, first of jet "
+                f"{first}: the inputs are far outside of the training, or the calibrator is damaged. Look at the "
+                "inputs of this jet, or leave such jets out"
+            )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hepcal.arrays import numbers
+from hepcal.arrays import numbers, unmasked
 from hepcal.constituents import Constituents
 from hepcal.errors import HepcalError, TrainingError
 from hepcal.features import Features
@@ -92,7 +92,8 @@ class ClassJets:
         return digest.hexdigest()
 
     def take(self, rows: np.ndarray) -> ClassJets:
-        """The given rows."""
+        """The given rows; raises as :meth:`hepcal.JetPairs.take`."""
+        rows = unmasked("rows", rows)
         return replace(self, features=taken(self.features, rows), weight=self.weight[rows], event=self.event[rows])
 
     def split(self, fraction: float, seed: int) -> tuple[ClassJets, ClassJets]:

@@ -25,6 +25,10 @@ class UncomputedArrayError(HepcalError, TypeError):
     """An array of which only a plan is there."""
 
 
+class NoNumberError(HepcalError, ValueError):
+    """An array of something else than real numbers."""
+
+
 def refuse_dask_awkward(*arrays: Any) -> None:
     """Refuse what only a dask graph can fill.
 
@@ -61,12 +65,24 @@ def numbers(name: str, values: Any, dtype: Any = np.float64) -> np.ndarray:
 
     Raises:
         MissingValueError: As :func:`unmasked`.
+<<<<<<< HEAD
         ValueError: They are no numbers, or complex ones, dates or times.
     """
     found = unmasked(name, values)
     if found.dtype.kind in "cmM":
         raise ValueError(f"expected real numbers for {name!r}, found {found.dtype}")
     return np.asarray(found, dtype=dtype)
+=======
+        NoNumberError: They are no real numbers.
+    """
+    found = unmasked(name, values)
+    try:
+        if found.dtype.kind in "cmM":
+            raise TypeError("they have no one size")
+        return np.asarray(found, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise NoNumberError(f"{name!r} must hold real numbers, found {found.dtype} ({error})") from error
+>>>>>>> w-rev1
 
 
 def _as_array(values: Any) -> np.ndarray:

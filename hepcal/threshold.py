@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -163,8 +164,8 @@ def known_cut(cut: float, reco: np.ndarray, truth: np.ndarray) -> Threshold:
     Raises:
         PairsError: The cut is no positive number, or there is not one truth for each jet.
     """
-    if not (np.isfinite(cut) and cut > 0):
-        raise PairsError(f"a threshold is a positive p_T [GeV], found {cut:g}: leave it out if there is none")
+    if not (isinstance(cut, Real) and np.isfinite(cut) and cut > 0):
+        raise PairsError(f"a threshold is a positive p_T [GeV], found {cut!r}: leave it out if there is none")
     if np.shape(reco) != np.shape(truth):
         raise PairsError(f"truth has the shape {np.shape(truth)}; expected {np.shape(reco)}, as reco")
     truth = np.asarray(truth)

@@ -184,3 +184,11 @@ def test_missing_fields_of_jets_are_refused() -> None:
 def test_data_with_none_are_refused(tiny_pairs: hepcal.JetPairs) -> None:
     with pytest.raises(MissingValueError, match="1 of 2 values of 'data'"):
         hepcal.train(tiny_pairs, hepcal.OptimalTransport(), data=[600.0, None], show=False)
+
+
+@pytest.mark.parametrize("values", [PLAIN + 1j, np.full(N, np.datetime64("2020-01-01")), ["heavy"] * N, [{}] * N])
+def test_what_is_no_real_number_is_refused_by_name(values: Any) -> None:
+    with pytest.raises(HepcalError, match="'weight' must hold real numbers, found"):
+        from_arrays(weight=values)
+    with pytest.raises(HepcalError, match=r"a threshold is a positive p_T .* found '20'"):
+        from_arrays(threshold="20")

@@ -65,14 +65,6 @@ def numbers(name: str, values: Any, dtype: Any = np.float64) -> np.ndarray:
 
     Raises:
         MissingValueError: As :func:`unmasked`.
-<<<<<<< HEAD
-        ValueError: They are no numbers, or complex ones, dates or times.
-    """
-    found = unmasked(name, values)
-    if found.dtype.kind in "cmM":
-        raise ValueError(f"expected real numbers for {name!r}, found {found.dtype}")
-    return np.asarray(found, dtype=dtype)
-=======
         NoNumberError: They are no real numbers.
     """
     found = unmasked(name, values)
@@ -82,7 +74,6 @@ def numbers(name: str, values: Any, dtype: Any = np.float64) -> np.ndarray:
         return np.asarray(found, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise NoNumberError(f"{name!r} must hold real numbers, found {found.dtype} ({error})") from error
->>>>>>> w-rev1
 
 
 def _as_array(values: Any) -> np.ndarray:

@@ -224,11 +224,14 @@ class InputHistograms:
         share = np.where(cells, other.weight, 0) / other.weight[cells].sum()
         there, here = other._densities(), self._densities()
         observed, expected = (np.einsum("be,beqk->qk", share, each) for each in (there, here))
-        below = np.cumsum(expected, axis=1)[:, :-1].clip(0, 1)
+        below, seen = (np.cumsum(each, axis=1)[:, :-1].clip(0, 1) for each in (expected, observed))
         apart = np.abs(np.cumsum(observed - expected, axis=1)[:, :-1])
         per_jet = np.sum(share[cells] ** 2 * (1 / other.n_eff[cells] + 1 / self.n_eff[cells]))
         # A bin that is all but empty in the training has no error of its own: that of one jet.
-        error = np.sqrt(np.maximum(below * (1 - below), per_jet) * per_jet)
+        # A few jets where others are rare prove nothing: where the share seen has the larger error, that one counts,
+        # and below 30 effective jets the largest that there can be.
+        of_one = np.maximum(below * (1 - below), seen * (1 - seen))
+        error = np.sqrt(np.maximum(of_one, 1.0 if per_jet * MIN_N_EFF > 1 else per_jet) * per_jet)
         scores = _scores(expected)
         shift = ((observed - expected) * scores).sum(1) / np.sqrt((expected * scores**2).sum(1).clip(1e-12))
         medians = [self._medians(each, share) for each in (there, here)]

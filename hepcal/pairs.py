@@ -249,7 +249,11 @@ class JetPairs:
         for name, limit, good in (
             ("truth", "NaN, infinite or not positive", np.isfinite(self.truth) & (self.truth > 0)),
             ("weight", "NaN or infinite", np.isfinite(self.weight)),
-            ("weight", f"beyond {LARGEST_WEIGHT:g}, so that squares overflow,", np.abs(self.weight) < LARGEST_WEIGHT),
+            (
+                "weight",
+                f"beyond {LARGEST_WEIGHT:g}, so that squares overflow,",
+                np.abs(self.weight, dtype=np.float64) < LARGEST_WEIGHT,
+            ),
             ("truth_error", "NaN, infinite or negative", np.isfinite(error) & (error >= 0)),
         ):
             if not good.all():

@@ -332,3 +332,20 @@ def test_damaged_distributions_are_refused(damage: str, trained: Calibrator) -> 
     content = files.dump(trained.card.model_dump_json(), tensors)
     with pytest.raises(CalibratorFileError, match=r"histogram|do not rise"):
         cache.get(content, files.sha256(content), "cpu")
+
+
+def test_a_few_heavy_or_signed_jets_of_the_same_detector_are_no_other_one() -> None:
+    """Steep or signed weights leave a few effective jets, of which many may lie where others are rare."""
+    rng, found = np.random.default_rng(1), []
+    spec = hepcal.Features(inputs=("x",), pt="pt")
+
+    def jets(n: int, power: float, negative: float) -> tuple[np.ndarray, ...]:
+        truth = 100 * (1 - rng.uniform(0, 0.98, n)) ** -0.5
+        weight = np.where(rng.uniform(size=n) < negative, -1.0, 1.0) * (truth / 100) ** power
+        return rng.normal(size=(n, 1)), truth * rng.normal(0.9, 0.09, n), truth, weight
+
+    trained = InputHistograms.of("truth", spec, *jets(20_000, 0, 0))
+    for number in range(1_500):
+        other = jets((30, 100, 400)[number % 3], (0, -5, -8)[number // 3 % 3], (0, 0.2)[number % 2])
+        found += notable(trained.differences(spec, trained.filled(spec, *other)))
+    assert not found

@@ -24,6 +24,8 @@ TRIED = np.linspace(0, 1, 11)
 BIN_JETS = 300
 # Width of the full summary over that of reco p_T from which on it loses.
 MOST_LOST = 1.03
+# Where there is next to no resolution.
+MOST_BINS = 1_000
 # Where the median rises by less than this per unit of truth (both as logarithms), a variable knows next to nothing.
 LEAST_SLOPE = 0.05
 
@@ -105,7 +107,7 @@ def _bins(log_truth: np.ndarray, weight: np.ndarray, width: float) -> np.ndarray
     """Edges of bins of at least a width and enough effective jets; at least one bin."""
     order = np.argsort(log_truth, kind="stable")
     zeta, w = log_truth[order], weight[order]
-    cells = max(1, int((zeta[-1] - zeta[0]) / width))
+    cells = int(np.clip((zeta[-1] - zeta[0]) / width, 1, MOST_BINS))
     edges = np.linspace(zeta[0], zeta[-1], cells + 1)
     place = np.searchsorted(zeta, edges[1:-1])
     kept, begin = [float(edges[0])], 0

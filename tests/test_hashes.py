@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import hepcal
 from hepcal import hists as booking
 from hepcal import results, rows
 from hepcal.calibrators import files
+from hepcal.calibrators.card import Card
+from hepcal.checkpoints import Checkpoint
 from hepcal.errors import CalibratorFileError, HepcalError, PairsError, TrainingError
 
 # Written by commit 882d3cb, before there were hashes: Bayesian network of ln p_T and eta, three draws.
@@ -245,6 +248,19 @@ def test_a_card_of_a_table_with_an_odd_entry_is_refused(tmp_path: Path, name: st
 
 
 # -- checkpoints and results ------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_a_training_on_negative_weights_is_not_continued(tmp_path: Path) -> None:
+    """Versions before these trained on them as they are, and their checkpoints agree in all the rest."""
+    weight = np.where(np.arange(len(TABLE)) % 50 == 0, -1.0, 1.0)
+    table, method = dataclasses.replace(TABLE, weight=weight), hepcal.MSE(hidden=(4,), max_updates=5, patience=5)
+    identity = {
+        "table": table.sha256, "method": "mse", "settings": method.model_dump(mode="json"), "seed": 1, "device": "cpu",
+        "versions": Card.software(),
+    }  # fmt: skip
+    Checkpoint(tmp_path / "state", identity).save({}, {"update": 3})
+    with pytest.raises(TrainingError, match="belongs to another training: weights differ"):
+        hepcal.train(table, method, seed=1, checkpoint=tmp_path / "state", show=False)
 
 
 def test_a_changed_checkpoint_is_refused(calibrator: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
+from hepcal.rows import chunks
 from hepcal.scores import weighted_mean
 from hepcal.training.collapse import misses_dependence, sensitivity
 from hepcal.training.inputs import raw_chunks
@@ -160,7 +161,10 @@ def _judges(held_out: JetPairs, seed: int) -> JetPairs:
 
 def _identity(pairs: JetPairs, method: Method, seed: int, place: torch.device) -> dict[str, object]:
     """What a checkpoint must agree with."""
+    signed = any((rows < 0).any() for _, rows in chunks(pairs.weight))
     return {
+        # Earlier versions trained on negative weights as they are: theirs cannot go on as one of these.
+        **({"weights": "positive in cells"} if signed else {}),
         "table": pairs.sha256,
         "method": method.name,
         "settings": method.model_dump(mode="json"),

@@ -157,7 +157,8 @@ def _differs(jets: ak.Array, name: str) -> bool:
     if factory is None or not collection:
         return False
     events, of_file = factory.events(), name.removesuffix("_orig")
-    there = events[collection] if collection in events.fields else None
+    # Of dask-awkward, there is only a plan of them.
+    there = events[collection] if isinstance(events, ak.Array) and collection in events.fields else None
     if there is None or not {of_file, FACTOR, "eta", "phi"} <= {*there.fields} or not {"eta", "phi"} <= {*jets.fields}:
         return False
     known = np.isin(_both(jets, "eta", "phi"), _both(there, "eta", "phi"))

@@ -219,10 +219,7 @@ def test_a_trained_inversion_with_conditions_is_that_of_bisection() -> None:
     log_x = torch.from_numpy(np.log(test.reco.astype(np.float64)))[None]
     expected = bisected(found._inverse.density, log_x, inputs[1:], 0.5).exp().numpy()
     inside = found.predict(test.features, test.reco).in_range
-<<<<<<< HEAD
-=======
     # The spectrum begins at 1 TeV: one jet in ten fluctuates below, and is flagged.
->>>>>>> w-rev2
     assert inside.mean() > 0.85
     wrong = np.abs(values / expected - 1)[:, inside]
     # The width of the response is 5 % here, and the networks differ by 0.3 %.

@@ -18,6 +18,7 @@ from dijet_samples import files_of
 
 import hepcal
 from hepcal.priors import Above, Flat, Steeper, prior_dependence
+from hepcal.statistics import CENTRAL
 from hepcal.truth_closure import closure_in_truth, coverage_in_truth, paired_resolution_gain
 
 pytestmark = pytest.mark.study
@@ -109,11 +110,10 @@ def measured(test, prediction):
 
 
 def interval_of(prediction):
-    """Neyman belt where there is one, else one sigma_tot to both sides; None for a number without uncertainty."""
+    """Central interval: a Neyman belt where there is one, else between quantiles of the density; None without either."""
     if prediction.belt is not None:
         return prediction.interval(ONE_SIGMA)
-    sigma = prediction.sigma_tot
-    return None if sigma is None else (prediction.mean - sigma, prediction.mean + sigma)
+    return None if prediction.components is None else prediction.quantile(np.array([CENTRAL[0], CENTRAL[2]])).T
 
 
 def show(by, rows):

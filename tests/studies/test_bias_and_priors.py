@@ -110,7 +110,7 @@ def measured(test, prediction):
 
 
 def interval_of(prediction):
-    """Central interval: a Neyman belt where there is one, else between quantiles of the density; None without either."""
+    """Central interval: a Neyman belt where there is one, else between quantiles of the density; None for a number."""
     if prediction.belt is not None:
         return prediction.interval(ONE_SIGMA)
     return None if prediction.components is None else prediction.quantile(np.array([CENTRAL[0], CENTRAL[2]])).T

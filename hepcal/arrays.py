@@ -56,7 +56,7 @@ def unmasked(name: str, values: Any) -> np.ndarray:
         _refuse_missing(name, np.ma.getmaskarray(found))
         found = np.asarray(np.ma.getdata(found))
     if found.dtype == object:
-        _refuse_missing(name, np.frompyfunc(_is_missing, 1, 1)(found).astype(bool))
+        _refuse_missing(name, np.asarray(np.frompyfunc(_is_missing, 1, 1)(found), dtype=bool))
     return found
 
 

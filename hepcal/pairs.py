@@ -285,7 +285,7 @@ class JetPairs:
         Raises:
             MissingValueError: A row is masked or missing itself, as in a mask of numpy that has a mask.
         """
-        rows = unmasked("rows", rows)
+        rows = rows if isinstance(rows, slice) else unmasked("rows", rows)
         columns: dict[str, Any] = {name: taken(getattr(self, name), rows) for name in self.columns}
         return replace(self, **columns)
 

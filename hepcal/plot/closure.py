@@ -42,7 +42,6 @@ __all__ = [
 
 Hists = Mapping[str, hist.Hist]
 
-LINEAR_BIAS = 10.0  # [%]
 SIGMAS = {
     "sigma_stoch": (r"$\sigma_{stoch}$, stochastic", "#1f6fb5"),
     "sigma_pred": (r"$\sigma_{pred}$, limited training sample", "#bd1f01"),
@@ -90,10 +89,7 @@ def bias(
     ax.axhline(0, color="black", linewidth=0.8)
     for (weighting, level), figures in found.items():
         panels.points(ax, figures, 100 * figures.bias, 100 * figures.response_mean_unc, weighting, level)
-    if max(100 * np.nanmax(np.abs(f.bias)) for f in found.values()) > 2 * LINEAR_BIAS:
-        ax.set_yscale("symlog", linthresh=LINEAR_BIAS, linscale=1.5, subs=range(2, 10))
-        ax.set_yticks([tick for tick in (-50, -20, -10, -5, 0, 5, 10, 20, 50, 100, 200) if panels.within(ax, tick)])
-        ax.yaxis.set_major_formatter("{x:g}")
+    panels.scale_bias(ax, max(100 * np.nanmax(np.abs(f.bias)) for f in found.values()))
     ax.set(xlabel=panels.truth_label(hists, quantity, axis), ylabel=f"Relative bias of {panels.SYMBOLS[quantity]} [%]")
     panels.finish(ax, label, room=0.25, columns=len(found) // 2)
     return ax

@@ -39,6 +39,7 @@ __all__ = [
     "require_events",
     "save",
     "save_figure",
+    "scale_bias",
     "series",
     "span",
     "split",
@@ -73,6 +74,9 @@ STYLE: dict[Any, Any] = {
     "xtick.minor.visible": True, "ytick.minor.visible": True, "savefig.dpi": 150,
 }  # fmt: skip
 styled = matplotlib.rc_context(STYLE)
+
+
+LINEAR_BIAS = 10.0  # [%]
 
 
 class NothingToDrawError(HepcalError, ValueError):
@@ -251,6 +255,14 @@ def draw_ratios(ax: Axes, densities: Mapping[str, Density], weighting: str) -> N
             linewidth=1, fmt="o", markersize=3.5, markerfacecolor="white" if level == "reco" else None,
         )  # fmt: skip
     ax.set_ylabel(f"Ratio to {NAMES[name].split()[0].lower()}", loc="center", fontsize="small")
+
+
+def scale_bias(ax: Axes, largest: float) -> None:
+    """A y axis of biases [%]: linear, or, with a bias above 20 %, linear up to 10 % and logarithmic beyond."""
+    if largest > 2 * LINEAR_BIAS:
+        ax.set_yscale("symlog", linthresh=LINEAR_BIAS, linscale=1.5, subs=range(2, 10))
+        ax.set_yticks([tick for tick in (-50, -20, -10, -5, 0, 5, 10, 20, 50, 100, 200) if within(ax, tick)])
+        ax.yaxis.set_major_formatter("{x:g}")
 
 
 def finish(

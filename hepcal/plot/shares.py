@@ -72,6 +72,8 @@ def flavours(hists: Hists, weighting: str = "qcd", label: str = "", axes: Panels
         ):
             place = number, len(found)
             panels.in_bins(ax, figures.edges, 100 * values, 100 * errors, place, colour, marker, FLAVOUR_NAMES[name])
+    panels.scale_bias(upper, max(100 * np.nanmax(np.abs(each.bias)) for each in found.values()))
+    panels.scale_bias(lower, max(100 * np.nanmax(np.abs(each.response_median - 1)) for each in found.values()))
     upper.set_ylabel("Mean bias [%]")
     lower.set(xlabel=panels.truth_label(hists, "pt"), ylabel="Median bias [%]")
     panels.finish(upper, label, weighting, room=0.25, columns=len(found))

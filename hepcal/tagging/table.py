@@ -93,7 +93,7 @@ class ClassJets:
 
     def take(self, rows: np.ndarray) -> ClassJets:
         """The given rows; raises as :meth:`hepcal.JetPairs.take`."""
-        rows = unmasked("rows", rows)
+        rows = rows if isinstance(rows, slice) else unmasked("rows", rows)
         return replace(self, features=taken(self.features, rows), weight=self.weight[rows], event=self.event[rows])
 
     def split(self, fraction: float, seed: int) -> tuple[ClassJets, ClassJets]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -63,11 +62,9 @@ def test_json_beyond_the_bounds_is_refused(text: str | bytes, message: str) -> N
 
 
 def test_text_without_an_end_is_looked_at_once() -> None:
-    """At each of the 40,000 quotes in it a search of the rest would take 10 s."""
-    begun = time.process_time()
+    """Of a million quotes: a search of the rest at each of them would not end."""
     with pytest.raises(ValueError, match="Unterminated string"):
-        parse_json('"' + '\\"' * 40_000)
-    assert time.process_time() - begun < 1
+        parse_json('"' + '\\"' * 1_000_000)
 
 
 def test_brackets_in_text_are_no_nesting() -> None:

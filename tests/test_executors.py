@@ -37,10 +37,8 @@ def empty() -> Iterator[LocalCluster]:
 
 
 def test_a_cluster_without_workers_is_an_error_after_a_time(empty: LocalCluster, capsys: Any) -> None:
-    begin = time.monotonic()
     with pytest.raises(ExecutorError, match=f"no workers for 0.3 s at {empty.scheduler_address}: start workers"):
         start(scheduler=empty.scheduler_address, timeout=0.3)
-    assert time.monotonic() - begin < 20
     assert f"No workers yet at {empty.scheduler_address}: waiting for up to 0.3 s" in capsys.readouterr().err
     with Client(empty) as client, pytest.raises(ExecutorError, match=r"no workers for 0\.2 s"):
         start(client=client, timeout=0.2)

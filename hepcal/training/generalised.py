@@ -195,7 +195,9 @@ def _residual(task: Task, inverse: InvertedMean, fitted: JetPairs) -> tuple[dict
     values = inverse(fitted.reco.astype(np.float64), fitted)
     real = np.flatnonzero(values > 0)
     jets = replace(fitted.take(real), reco=values[real].astype(np.float32))
-    found = inversion.learn(replace(task, method=NumericalInversion(n=RESIDUAL_REPLICAS), fitted=jets)).tensors
+    # Its replicas are not kept, so the signs of the table, which are those of other rows, are not needed.
+    part = replace(task, method=NumericalInversion(n=RESIDUAL_REPLICAS), fitted=jets, cells=None)
+    found = inversion.learn(part).tensors
     tensors = {f"{RESIDUAL}_{name}": found[name] for name in ("truth", "reco")}
     away = (found["reco"] / found["truth"] - 1).double().numpy()
     return tensors, {"residual_max": float(away[np.argmax(np.abs(away))])}

@@ -10,6 +10,7 @@ import hepcal
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.objectives import MembersObjective
 from hepcal.errors import CalibratorFileError, TrainingError
+from hepcal.training import inversion
 
 QUICK = {"hidden": (24, 24), "max_updates": 600}
 # Half width of the response over the feature, and noise, both as a share of truth.
@@ -154,6 +155,16 @@ def test_it_closes_in_truth_where_it_is_curved_at_the_feature():
         # Two networks alone are 0.6 to 1.1 % high.
         assert found.mean() == pytest.approx(1, abs=0.003 + 3 * error)
     assert calibrator.card.figures["residual_max"] > 0.004
+
+
+def test_the_last_step_has_no_signs_of_other_rows(monkeypatch):
+    weight = np.where(np.random.default_rng(4).random(4_000) < 0.05, -1.0, 1.0)
+    pairs = table(falling(4_000, 1), 2, weight=weight)
+    learn, seen = inversion.learn, []
+    monkeypatch.setattr(inversion, "learn", lambda task: (seen.append(task), learn(task))[1])
+    hepcal.train(pairs, hepcal.GeneralisedInversion(hidden=(8,), max_updates=100), seed=1, show=False)
+    assert [task.cells is None or len(task.cells.signed) == len(task.fitted) for task in seen] == [True]
+    assert (seen[0].fitted.weight >= 0).all()
 
 
 def test_a_file_without_the_last_step_keeps_its_meaning(trained):

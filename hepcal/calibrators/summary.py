@@ -47,7 +47,8 @@ class SummaryLikelihood(Likelihood):
     the statistical errors of both.
 
     Where jets are few, or the spectrum turns, a regression may be worse than the detector-level p_T. What is inverted
-    is ln reco + trust (ln s - ln reco), with the trust between 0 and 1 that resolves best, a function of reco p_T. With
+    is ln reco + trust (ln s - ln reco), with the trust between 0 and 1 that resolves best, a function of reco p_T. Each
+    network takes it from its own bootstrap sample, so that sigma_pred holds this choice, too. With
     ``where_it_loses="flag"`` the trust is one, and jets are out of range where the summary resolves worse than reco
     p_T: part of what a summary gains at the peak of its spectrum it takes from there. ``resolution_over_reco_LOW_HIGH``
     in the figures of the card is the resolution of what is inverted over that of reco p_T alone, on held-out jets, by
@@ -57,7 +58,8 @@ class SummaryLikelihood(Likelihood):
         summary: A regression, e.g. ``hepcal.Ensemble(...)``; with several networks, as many as ``n``. With a single
             network, ``sigma_pred`` leaves out the statistical error of the summary.
         summary_share: Share of the events that the summary is trained on; the density is learned from the others.
-        where_it_loses: ``blend`` trusts the summary as far as it resolves; ``flag`` trusts it, and flags the rest.
+        where_it_loses: ``blend`` trusts the summary as far as it resolves; ``flag`` trusts it, flags the rest, and refuses
+            a summary that resolves worse everywhere.
     """
 
     name: ClassVar[str] = "summary_likelihood"
@@ -124,13 +126,18 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
         self._trust = self._trusted()
 
     def _trusted(self) -> tuple[np.ndarray, np.ndarray]:
-        """Knots in ln p_T, rising, and how far the summary is trusted there; all the way in files without."""
+        """Knots in ln p_T (K,), rising, and how far each network is trusted there (1 or M, K).
+
+        All the way in files without; one row stands for all networks.
+        """
         if "trust" not in self.tensors:
-            return np.zeros(1), np.ones(1)
-        knots, trust = self._require("trust", (2, self.tensors["trust"].shape[-1])).double().numpy()
-        if not ((np.diff(knots) > 0).all() and (trust >= 0).all() and (trust <= 1).all()):
+            return np.zeros(1), np.ones((1, 1))
+        found = self.tensors["trust"]
+        rows = 1 + max(self.summary.replicas, 1) if found.shape[0] > 2 else 2
+        knots, *trust = self._require("trust", (rows, found.shape[-1])).double().numpy()
+        if not ((np.diff(knots) > 0).all() and np.min(trust) >= 0 and np.max(trust) <= 1):
             raise CalibratorFileError("tensor 'trust' needs rising knots and shares between 0 and 1")
-        return knots, trust
+        return knots, np.stack(trust)
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         found = super()._evaluate(inputs, pt, replicas=replicas)
@@ -145,4 +152,5 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
         value = found[REPLICAS].T if self.summary.replicas else found["pt_calib"][None]
         log_pt, (knots, trust) = np.log(pt), self._trust
         log_summary = np.log(np.maximum(value.astype(np.float64), SMALLEST * pt))
-        return torch.from_numpy(log_pt + np.interp(log_pt, knots, trust) * (log_summary - log_pt))
+        share = np.stack([np.interp(log_pt, knots, row) for row in trust])
+        return torch.from_numpy(log_pt + share * (log_summary - log_pt))

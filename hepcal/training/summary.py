@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hepcal.calibrators.base import Calibrator
+from hepcal.calibrators.ensemble import multiplicities
 from hepcal.calibrators.summary import PART, SMALLEST, SUMMARIES, SummaryLikelihood
 from hepcal.errors import TrainingError
 from hepcal.networks.scaling import InputScaling
@@ -28,6 +29,8 @@ __all__ = ["learn"]
 
 # Figures of the card: by bin of truth p_T [GeV].
 OVER_RECO = "resolution_over_reco"
+# Of the random numbers that resample jets for the trust: not those of anything else.
+TRUST_STREAM = 0x7275
 
 
 def learn(task: Task) -> Learned:
@@ -49,7 +52,8 @@ def learn(task: Task) -> Learned:
     source = source_of(first, first, task.held_out, task.seed).model_copy(update={"n_eff": part.n_eff})
     card = card_of(method.summary, task.spec, learned, source)
     summary = SUMMARIES[method.summary.name](card, learned.tensors, str(task.place))
-    tensors, figures, measured, within = _trusted(summary, second, task.held_out, method.where_it_loses)
+    resampled = _resampled(method, task.learning_from(second))
+    tensors, figures, measured, within = _trusted(summary, second, task.held_out, method.where_it_loses, resampled)
     if task.show:
         say(f"Resolution with the summary over that of p_T alone, by truth [GeV]: {_listed(figures)}")
     part = replace(task.learning_from(second), saved=saved.at("density") if saved else None)
@@ -74,27 +78,42 @@ def _evenly(task: Task) -> Task:
     return replace(task, fitted=fitted, judges=judges, inputs=inputs)
 
 
+def _resampled(method: SummaryLikelihood, task: Task) -> np.ndarray:
+    """Factors on the weights of jets from which each network of the summary takes its trust, shape (n, M)."""
+    jets, networks = len(task.fitted), method.summary.networks
+    if method.sample == "same" or networks == 1:
+        return np.ones((jets, networks))
+    drawn = multiplicities(task.fitted.event, networks, torch.Generator().manual_seed(task.seed + TRUST_STREAM))
+    return drawn.numpy() if task.cells is None else task.cells.resampled(drawn.numpy())
+
+
 def _trusted(
-    summary: Calibrator, pairs: JetPairs, held_out: JetPairs, where_it_loses: str
+    summary: Calibrator, pairs: JetPairs, held_out: JetPairs, where_it_loses: str, resampled: np.ndarray
 ) -> tuple[dict[str, torch.Tensor], dict[str, float], Callable[[JetPairs], Forward], tuple[float, float]]:
-    """How far the summary is trusted, what that gains, what makes the variable that is calibrated, and where."""
+    """How far the summary is trusted, what that gains, what makes the variable that is calibrated, and where.
+
+    Every network of the summary is trusted as its own bootstrap sample says, so that sigma_pred holds the choice.
+    """
     flattening, weight = Forward.of(pairs).flattened()
     log_reco, log_summary = np.log(pairs.reco.astype(np.float64)), _log_summary(summary, pairs)
     log_truth = Forward.of(pairs).log_truth
     found = compared(log_truth, log_reco, log_summary.mean(1), weight, flattening.resolution)
-    knots, trust = (values.astype(np.float32) for values in trusted(found))
-    within = (-np.inf, np.inf)
+    knots, within = np.float32(trusted(found)[0]), (-np.inf, np.inf)
     if where_it_loses == "flag":
-        trust, within = np.ones_like(trust), range_of_gain(found)
+        trust, within = np.ones((1, len(knots)), dtype=np.float32), range_of_gain(found)
+    else:
+        each = partial(compared, log_truth, log_reco, resolution=flattening.resolution, edges=found.edges)
+        own = (trusted(each(*x)) for x in zip(log_summary.T, weight * resampled.T, strict=True))
+        trust = np.stack([np.interp(knots, *x) for x in own]).astype(np.float32)
 
     def measured(pairs: JetPairs) -> Forward:
-        log_reco = np.log(pairs.reco.astype(np.float64))[:, None]
-        share = np.interp(log_reco, knots, trust)
-        return Forward(pairs, log_reco + share * (_log_summary(summary, pairs) - log_reco))
+        log_reco = np.log(pairs.reco.astype(np.float64))
+        share = np.stack([np.interp(log_reco, knots, row) for row in trust], axis=1)
+        return Forward(pairs, log_reco[:, None] + share * (_log_summary(summary, pairs) - log_reco[:, None]))
 
     tensors = {
         "reco_response": weighted_quantiles(log_reco - log_truth, weight, (0.5,)),
-        "trust": np.stack([knots, trust]),
+        "trust": np.concatenate([knots[None], trust]),
     }
     figures = _resolutions_over_reco(measured(held_out), flattening)
     return {name: torch.from_numpy(np.float32(value)) for name, value in tensors.items()}, figures, measured, within

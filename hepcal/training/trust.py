@@ -24,6 +24,8 @@ TRIED = np.linspace(0, 1, 11)
 BIN_JETS = 300
 # Width of the full summary over that of reco p_T from which on it loses.
 MOST_LOST = 1.03
+# What is without errors has no logarithm of its resolution.
+LEAST_RESOLUTION = 1e-9
 # Where there is next to no resolution.
 MOST_BINS = 1_000
 # Where the median rises by less than this per unit of truth (both as logarithms), a variable knows next to nothing.
@@ -49,7 +51,7 @@ class Comparison:
 
 def compared(
     log_truth: np.ndarray, log_reco: np.ndarray, log_summary: np.ndarray, weight: np.ndarray, resolution: float,
-    trust: np.ndarray = TRIED,
+    trust: np.ndarray = TRIED, edges: np.ndarray | None = None,
 ) -> Comparison:  # fmt: skip
     """The resolution of ln reco + trust (ln summary - ln reco) for several trusts.
 
@@ -60,8 +62,10 @@ def compared(
         weight: Shape (n,), not negative.
         resolution: About that of the jets, which sets the width of the bins.
         trust: What is tried: numbers (t,), or one for each jet (t, n).
+        edges: Of bins of ln truth that another comparison has chosen.
     """
-    edges = _bins(log_truth, weight, 2 * resolution)
+    if edges is None:
+        edges = _bins(log_truth, weight, 2 * resolution)
     number = np.clip(np.searchsorted(edges, log_truth, side="right") - 1, 0, len(edges) - 2)
     rows = [np.flatnonzero((number == b) & (weight > 0)) for b in range(len(edges) - 1)]
     found = np.full((len(trust), len(rows)), np.nan)
@@ -73,7 +77,8 @@ def compared(
 
 def trusted(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
     """Knots in ln reco p_T, rising, and the trust at each: of the best resolution, averaged over neighbouring bins."""
-    cost = _smoothed(np.log(np.where(np.isfinite(found.resolution), found.resolution, 1e3)))
+    resolution = np.where(np.isfinite(found.resolution), found.resolution, 1e3)
+    cost = _smoothed(np.log(np.maximum(resolution, LEAST_RESOLUTION)))
     trust = found.trust[np.argmin(cost, axis=0)]
     knots, first = np.unique(np.maximum.accumulate(found.reco), return_index=True)
     # A trust that changes within a resolution would bend the response.

@@ -58,8 +58,8 @@ class SummaryLikelihood(Likelihood):
         summary: A regression, e.g. ``hepcal.Ensemble(...)``; with several networks, as many as ``n``. With a single
             network, ``sigma_pred`` leaves out the statistical error of the summary.
         summary_share: Share of the events that the summary is trained on; the density is learned from the others.
-        where_it_loses: ``blend`` trusts the summary as far as it resolves; ``flag`` trusts it, flags the rest, and refuses
-            a summary that resolves worse everywhere.
+        where_it_loses: ``blend`` trusts the summary as far as it resolves; ``flag`` trusts it, flags the rest, and
+            refuses a summary that resolves worse everywhere.
     """
 
     name: ClassVar[str] = "summary_likelihood"

@@ -98,7 +98,7 @@ def _trusted(
     log_reco, log_summary = np.log(pairs.reco.astype(np.float64)), _log_summary(summary, pairs)
     log_truth = Forward.of(pairs).log_truth
     found = compared(log_truth, log_reco, log_summary.mean(1), weight, flattening.resolution)
-    knots, within = np.float32(trusted(found)[0]), (-np.inf, np.inf)
+    knots, within = trusted(found)[0].astype(np.float32), (-np.inf, np.inf)
     if where_it_loses == "flag":
         trust, within = np.ones((1, len(knots)), dtype=np.float32), range_of_gain(found)
     else:

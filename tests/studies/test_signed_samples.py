@@ -8,7 +8,7 @@ response and rises with its feature (``kind="place"``), or is the same everywher
 that the signed density is that of the sample without weights.
 
 Compared is the mean of pt_calib / truth in four bins of truth, by Hotelling's T-squared (a chi-square whose covariance
-is estimated): the covariance is that of sixteen further trainings on samples without weights, of as many effective jets.
+is estimated, from sixteen further trainings on samples without weights, of as many effective jets).
 sigma_pred is compared with the spread of ten trainings on ten signed samples. Networks are trained until the noise of
 the optimiser is half of the statistical spread: an ensemble knows its sum, of which its mean keeps an eighth.
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import hepcal
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.method import Method
 from hepcal.demo import demo_fileset
+from hepcal.executors import ExecutorFactory, open_executor
 from hepcal.features import DEFAULT_FEATURES, Features
 from hepcal.filesets import Fileset
 from hepcal.schemas import SCHEMAS
@@ -25,6 +27,27 @@ from hepcal.schemas import SCHEMAS
 # Tests say what is right, not how fast a shared machine is.
 settings.register_profile("hepcal", deadline=None)
 settings.load_profile("hepcal")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lives as long as the tests: to look for garbage in it again and again took a sixth of them."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+# Tests with one of these expensive fixtures run on one worker of `pytest -n 2 --dist loadgroup`, one after the other;
+# all others together with those of their file, whose fixtures they share.
+SHARED_BY_FILES = ("executor", "real_nanoaod")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the tests that belong on one worker."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED_BY_FILES if name in fixtures), item.path.stem)
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 SHARED = Path(__file__).parents[2] / "shared"
 QUICK = hepcal.BNN(hidden=(32, 32), max_updates=400, patience=400, draws=10)
@@ -117,6 +140,13 @@ def real_nanoaod(shared: Path, read_events: Callable[..., ak.Array]) -> Callable
         return read_events(shared / "data" / "nanoaod" / name, "pfnano" if name == "pfnano.root" else "nanoaod")
 
     return read
+
+
+@pytest.fixture(scope="session", params=["iterative", "futures", "dask"])
+def executor(request: Any) -> Iterator[ExecutorFactory]:
+    """Each executor, with two workers where it has any; they start once for the tests of all files."""
+    with open_executor(request.param, workers=None if request.param == "iterative" else 2) as factory:
+        yield factory
 
 
 @pytest.fixture

@@ -35,18 +35,35 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-# Tests with one of these expensive fixtures run on one worker of `pytest -n 2 --dist loadgroup`, one after the other;
-# all others together with those of their file, whose fixtures they share.
-SHARED_BY_FILES = ("executor", "real_nanoaod")
+# Files whose tests share what takes seconds to start or to open; with `--dist loadfile` they run on one worker.
+TOGETHER = (
+    {"test_constituents", "test_determinism", "test_executors", "test_pairs", "test_progress", "test_running"},
+    {"test_jet_corrections", "test_nanoaod", "test_schemas"},
+)
+EXECUTORS = ("dask", "futures", "iterative")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The files of a row of ``TOGETHER`` count as one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = super()._split_scope(nodeid)
+            return next((min(names) for names in TOGETHER if Path(path).stem in names), path)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the tests that belong on one worker."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED_BY_FILES if name in fixtures), item.path.stem)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The tests of one executor follow each other, so that it starts once."""
+    items.sort(key=lambda item: EXECUTORS.index(name) if (name := executor_of(item)) in EXECUTORS else len(EXECUTORS))
+
+
+def executor_of(item: pytest.Item) -> Any:
+    return item.callspec.params.get("executor") if hasattr(item, "callspec") else None
 
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -142,7 +159,7 @@ def real_nanoaod(shared: Path, read_events: Callable[..., ak.Array]) -> Callable
     return read
 
 
-@pytest.fixture(scope="session", params=["iterative", "futures", "dask"])
+@pytest.fixture(scope="session", params=EXECUTORS)
 def executor(request: Any) -> Iterator[ExecutorFactory]:
     """Each executor, with two workers where it has any; they start once for the tests of all files."""
     with open_executor(request.param, workers=None if request.param == "iterative" else 2) as factory:

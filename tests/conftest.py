@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import hepcal
 from hepcal.calibrators.base import Calibrator
 from hepcal.calibrators.method import Method
 from hepcal.demo import demo_fileset
+from hepcal.executors import ExecutorFactory, open_executor
 from hepcal.features import DEFAULT_FEATURES, Features
 from hepcal.filesets import Fileset
 from hepcal.schemas import SCHEMAS
@@ -25,6 +27,44 @@ from hepcal.schemas import SCHEMAS
 # Tests say what is right, not how fast a shared machine is.
 settings.register_profile("hepcal", deadline=None)
 settings.load_profile("hepcal")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lives as long as the tests: to look for garbage in it again and again took a sixth of them."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+# Files whose tests share what takes seconds to start or to open; with `--dist loadfile` they run on one worker.
+TOGETHER = (
+    {"test_constituents", "test_determinism", "test_executors", "test_pairs", "test_progress", "test_running"},
+    {"test_jet_corrections", "test_nanoaod", "test_schemas"},
+)
+EXECUTORS = ("dask", "futures", "iterative")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The files of a row of ``TOGETHER`` count as one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = super()._split_scope(nodeid)
+            return next((min(names) for names in TOGETHER if Path(path).stem in names), path)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of one executor follow each other, so that it starts once."""
+    items.sort(key=lambda item: EXECUTORS.index(name) if (name := executor_of(item)) in EXECUTORS else len(EXECUTORS))
+
+
+def executor_of(item: pytest.Item) -> Any:
+    return item.callspec.params.get("executor") if hasattr(item, "callspec") else None
+
 
 SHARED = Path(__file__).parents[2] / "shared"
 QUICK = hepcal.BNN(hidden=(32, 32), max_updates=400, patience=400, draws=10)
@@ -117,6 +157,13 @@ def real_nanoaod(shared: Path, read_events: Callable[..., ak.Array]) -> Callable
         return read_events(shared / "data" / "nanoaod" / name, "pfnano" if name == "pfnano.root" else "nanoaod")
 
     return read
+
+
+@pytest.fixture(scope="session", params=EXECUTORS)
+def executor(request: Any) -> Iterator[ExecutorFactory]:
+    """Each executor, with two workers where it has any; they start once for the tests of all files."""
+    with open_executor(request.param, workers=None if request.param == "iterative" else 2) as factory:
+        yield factory
 
 
 @pytest.fixture

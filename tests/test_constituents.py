@@ -20,7 +20,7 @@ from hepcal import Constituents, Features, JetPairs
 from hepcal.calibrators.base import Calibrator
 from hepcal.candidates import jet_constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, ReadError, SchemaError
-from hepcal.executors import open_executor
+from hepcal.executors import ExecutorFactory, open_executor
 from hepcal.features import FATJET_FEATURES
 from hepcal.filesets import Fileset
 from hepcal.running import run
@@ -574,12 +574,11 @@ class Attach(ProcessorABC):
         return np.concatenate([accumulator["pt_calib"][start] for start in sorted(accumulator["pt_calib"])])
 
 
-@pytest.mark.parametrize(("executor", "workers", "chunksize"), [("iterative", None, 400), ("futures", 1, 150)])
+@pytest.mark.parametrize(("executor", "chunksize"), [("iterative", 400), ("futures", 150)], indirect=["executor"])
 def test_a_processor_attaches_them_in_any_executor(
-    calibrator: Calibrator, pairs: JetPairs, executor: str, workers: Any, chunksize: int, fileset_of: Any
+    calibrator: Calibrator, pairs: JetPairs, executor: ExecutorFactory, chunksize: int, fileset_of: Any
 ) -> None:
-    with open_executor(executor, workers=workers) as opened:
-        found = run(fileset_of(TOP), Attach(calibrator), opened, chunksize=chunksize, show=False).output
+    found = run(fileset_of(TOP), Attach(calibrator), executor, chunksize=chunksize, show=False).output
     np.testing.assert_array_equal(found, calibrator.predict(pairs.features, pairs.reco).mean)
 
 

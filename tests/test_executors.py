@@ -136,11 +136,11 @@ def test_the_default_of_the_command_is_that_of_the_library() -> None:
     assert options.WAIT == WORKER_TIMEOUT
 
 
-def test_an_error_of_a_file_is_still_one_of_the_file(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("executor", ["dask"], indirect=True)
+def test_an_error_of_a_file_is_still_one_of_the_file(executor: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """The watch over the workers does not take other errors for its own."""
     path = delphes_file(tmp_path / "a.root")
     fileset = load_fileset({"QCD": [str(path)]})
-    with open_executor("dask", workers=1) as executor:
-        monkeypatch.setattr(executors.DaskExecutor, "__call__", lambda *_: 1 / 0)
-        with pytest.raises(IncompleteRunError, match="ZeroDivisionError"):
-            run(fileset, LastOne(), executor, show=False)
+    monkeypatch.setattr(executors.DaskExecutor, "__call__", lambda *_: 1 / 0)
+    with pytest.raises(IncompleteRunError, match="ZeroDivisionError"):
+        run(fileset, LastOne(), executor, show=False)

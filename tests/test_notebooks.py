@@ -1,4 +1,4 @@
-"""The notebooks run from start to end, and leave nothing behind."""
+"""The notebooks run from start to end, and leave nothing behind (minutes: ``pytest -n 2 -m notebook``)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def test_a_notebook_names_its_kernel(path: Path) -> None:
     assert metadata["jupytext"]["text_representation"]["format_name"] == "percent"
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_writes_nothing(path: Path, tmp_path: Path) -> None:
     notebook = jupytext.read(path)

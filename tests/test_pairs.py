@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hepcal import Features, JetPairs
 from hepcal.demo import demo_fileset
 from hepcal.errors import FilesetError, MissingFieldError, PairsError
-from hepcal.executors import open_executor
 
 COLUMNS = ("features", "reco", "truth", "weight", "event")
 
@@ -43,10 +42,10 @@ def test_rows_are_the_matched_leading_jets(table):
     assert table.n_eff == pytest.approx(len(table))
 
 
+@pytest.mark.parametrize("executor", ["futures"], indirect=True)
 @pytest.mark.parametrize("chunksize", [700, 100_000])
-def test_rows_do_not_depend_on_chunks_or_processes(table, chunksize):
-    with open_executor("futures", workers=2) as executor:
-        again = JetPairs.from_fileset(demo_fileset("train"), executor=executor, chunksize=chunksize, show=False)
+def test_rows_do_not_depend_on_chunks_or_processes(table, executor, chunksize):
+    again = JetPairs.from_fileset(demo_fileset("train"), executor=executor, chunksize=chunksize, show=False)
     assert again.sha256 == table.sha256
 
 

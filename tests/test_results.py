@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,19 @@ def summary(hists: dict[str, hist.Hist]) -> dict[str, Any]:
     return summary_of(hists)
 
 
-@pytest.fixture
-def written(tmp_path: Path, hists: dict[str, hist.Hist], summary: dict[str, Any]) -> Path:
-    directory = tmp_path / "deep" / "results"
+@pytest.fixture(scope="module")
+def written_once(
+    tmp_path_factory: pytest.TempPathFactory, hists: dict[str, hist.Hist], summary: dict[str, Any]
+) -> Path:
+    directory = tmp_path_factory.mktemp("written") / "deep" / "results"
     results.write(directory, hists, summary)
     return directory
+
+
+@pytest.fixture
+def written(tmp_path: Path, written_once: Path) -> Path:
+    """A copy that the test may change."""
+    return Path(shutil.copytree(written_once, tmp_path / "deep" / "results"))
 
 
 # -- round trip -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ from hepcal.networks.dense import DenseLayout
 from hepcal.running import inspect
 from hepcal.workflow import run_dijets
 
-EXECUTORS = ("iterative", "futures", "dask")
 EVENTS = 40
 
 
@@ -42,12 +41,6 @@ def processors_travel_by_value() -> Iterator[None]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(scope="module", params=EXECUTORS)
-def executor(request: Any) -> Iterator[ExecutorFactory]:
-    with open_executor(request.param, workers=None if request.param == "iterative" else 2) as factory:
-        yield factory
 
 
 @pytest.fixture(scope="module")

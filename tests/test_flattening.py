@@ -140,6 +140,25 @@ def test_a_summary_is_trusted_where_it_resolves_and_not_where_it_is_noise() -> N
     assert np.all(best <= 1.001 * found.resolution[-1])
 
 
+def test_a_bin_that_a_bootstrap_sample_leaves_empty_does_not_decide() -> None:
+    """As with few events that have many jets each, all near one truth."""
+    rng = np.random.default_rng(2)
+    log_truth = rng.uniform(6, 7.5, 20_000)
+    log_reco, log_summary = log_truth + rng.normal(0, 0.1, (2, 20_000))
+    full = compared(log_truth, log_reco, log_summary, np.ones(20_000), 0.05)
+    bins, number = len(full.reco), np.searchsorted(full.edges[1:-1], log_truth, side="right")
+    for empty in (0, 6, bins - 1):
+        weight = np.where(number == empty, 0.0, 1.0)
+        knots, trust = trusted(compared(log_truth, log_reco, log_summary, weight, 0.05, edges=full.edges))
+        rest = np.delete(np.arange(bins), empty)
+        np.testing.assert_array_equal(knots, full.reco[rest])
+        assert ((trust >= 0) & (trust <= 1)).all()
+        # A slope reaches one bin far, averages one and two.
+        far = np.abs(rest - empty) > 4
+        assert far.any()
+        np.testing.assert_array_equal(trust[far], trusted(full)[1][rest][far])
+
+
 def noisy_pairs(n: int, seed: int) -> hepcal.JetPairs:
     """Six features that say nothing, and next to no jets below 1 TeV."""
     rng = np.random.default_rng(seed)
@@ -152,8 +171,7 @@ def noisy_pairs(n: int, seed: int) -> hepcal.JetPairs:
 def noisy_summary() -> hepcal.Calibrator:
     quick = {"n": 3, "schedule": "cosine", "max_updates": 600}
     summary = hepcal.Ensemble(**quick, hidden=(32, 32), batch=500, learning_rate=5e-3)
-    quick |= {"hidden": (16, 16), "components": 3}
-    method = SummaryLikelihood(**quick, summary=summary)
+    method = SummaryLikelihood(**quick, hidden=(16, 16), components=3, summary=summary)
     return hepcal.train(noisy_pairs(8_000, 1), method, seed=1, show=False)
 
 
@@ -177,8 +195,9 @@ def test_the_trust_is_saved_checked_and_all_the_way_in_older_files(noisy_summary
     for wrong in (torch.stack([trust[0], trust[1] + 2]), trust.flip(1)):
         with pytest.raises(CalibratorFileError, match="rising knots and shares between 0 and 1"):
             build(noisy_summary.card, tensors | {"trust": wrong})
-    with pytest.raises(CalibratorFileError, match="tensor 'trust'"):
-        build(noisy_summary.card, tensors | {"trust": trust[:-1]})
+    for wrong in (trust[:-1], trust[:, :0], trust[0], trust[0, 0]):
+        with pytest.raises(CalibratorFileError, match="tensor 'trust' is"):
+            build(noisy_summary.card, tensors | {"trust": wrong})
     test = noisy_pairs(50, 3)
     all_the_way = build(noisy_summary.card, tensors | {"trust": torch.stack([trust[0], torch.ones_like(trust[1])])})
     each = build(noisy_summary.card, tensors | {"trust": torch.stack([trust[0], *torch.ones_like(trust[1:])])})

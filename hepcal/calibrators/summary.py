@@ -132,9 +132,9 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
         """
         if "trust" not in self.tensors:
             return np.zeros(1), np.ones((1, 1))
-        found = self.tensors["trust"]
-        rows = 1 + max(self.summary.replicas, 1) if found.shape[0] > 2 else 2
-        knots, *trust = self._require("trust", (rows, found.shape[-1])).double().numpy()
+        shape = self.tensors["trust"].shape
+        rows = 2 if shape[:1] == (2,) else 1 + max(self.summary.replicas, 1)
+        knots, *trust = self._require("trust", (rows, max([1, *shape[1:2]]))).double().numpy()
         if not ((np.diff(knots) > 0).all() and np.min(trust) >= 0 and np.max(trust) <= 1):
             raise CalibratorFileError("tensor 'trust' needs rising knots and shares between 0 and 1")
         return knots, np.stack(trust)

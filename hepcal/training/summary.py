@@ -52,11 +52,10 @@ def learn(task: Task) -> Learned:
     source = source_of(first, first, task.held_out, task.seed).model_copy(update={"n_eff": part.n_eff})
     card = card_of(method.summary, task.spec, learned, source)
     summary = SUMMARIES[method.summary.name](card, learned.tensors, str(task.place))
-    resampled = _resampled(method, task.learning_from(second))
-    tensors, figures, measured, within = _trusted(summary, second, task.held_out, method.where_it_loses, resampled)
+    part = replace(task.learning_from(second), saved=saved.at("density") if saved else None)
+    tensors, figures, measured, within = _trusted(summary, part, method)
     if task.show:
         say(f"Resolution with the summary over that of p_T alone, by truth [GeV]: {_listed(figures)}")
-    part = replace(task.learning_from(second), saved=saved.at("density") if saved else None)
     found = learn_forward(part, measured(second), measured(task.judges), within)
     tensors |= found.tensors | {f"{PART}.{name}": tensor for name, tensor in learned.tensors.items()}
     figures |= found.figures | {f"{PART}_{name}": value for name, value in learned.figures.items()}
@@ -88,22 +87,23 @@ def _resampled(method: SummaryLikelihood, task: Task) -> np.ndarray:
 
 
 def _trusted(
-    summary: Calibrator, pairs: JetPairs, held_out: JetPairs, where_it_loses: str, resampled: np.ndarray
+    summary: Calibrator, task: Task, method: SummaryLikelihood
 ) -> tuple[dict[str, torch.Tensor], dict[str, float], Callable[[JetPairs], Forward], tuple[float, float]]:
     """How far the summary is trusted, what that gains, what makes the variable that is calibrated, and where.
 
     Every network of the summary is trusted as its own bootstrap sample says, so that sigma_pred holds the choice.
     """
+    pairs = task.fitted
     flattening, weight = Forward.of(pairs).flattened()
     log_reco, log_summary = np.log(pairs.reco.astype(np.float64)), _log_summary(summary, pairs)
     log_truth = Forward.of(pairs).log_truth
     found = compared(log_truth, log_reco, log_summary.mean(1), weight, flattening.resolution)
     knots, within = trusted(found)[0].astype(np.float32), (-np.inf, np.inf)
-    if where_it_loses == "flag":
+    if method.where_it_loses == "flag":
         trust, within = np.ones((1, len(knots)), dtype=np.float32), range_of_gain(found)
     else:
         each = partial(compared, log_truth, log_reco, resolution=flattening.resolution, edges=found.edges)
-        own = (trusted(each(*x)) for x in zip(log_summary.T, weight * resampled.T, strict=True))
+        own = (trusted(each(*x)) for x in zip(log_summary.T, weight * _resampled(method, task).T, strict=True))
         trust = np.stack([np.interp(knots, *x) for x in own]).astype(np.float32)
 
     def measured(pairs: JetPairs) -> Forward:
@@ -115,7 +115,7 @@ def _trusted(
         "reco_response": weighted_quantiles(log_reco - log_truth, weight, (0.5,)),
         "trust": np.concatenate([knots[None], trust]),
     }
-    figures = _resolutions_over_reco(measured(held_out), flattening)
+    figures = _resolutions_over_reco(measured(task.held_out), flattening)
     return {name: torch.from_numpy(np.float32(value)) for name, value in tensors.items()}, figures, measured, within
 
 

@@ -71,6 +71,7 @@ def compared(
     found = np.full((len(trust), len(rows)), np.nan)
     for t, share in enumerate(trust):
         found[t] = _resolutions(log_truth, log_reco + share * (log_summary - log_reco), weight, rows)
+    # NaN in a bin of given edges that has no jets here.
     reco = np.array([weighted_quantiles(log_reco[row], weight[row], (0.5,))[0] for row in rows])
     return Comparison(edges, reco, np.asarray(trust), found)
 
@@ -80,9 +81,10 @@ def trusted(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
     resolution = np.where(np.isfinite(found.resolution), found.resolution, 1e3)
     cost = _smoothed(np.log(np.maximum(resolution, LEAST_RESOLUTION)))
     trust = found.trust[np.argmin(cost, axis=0)]
-    knots, first = np.unique(np.maximum.accumulate(found.reco), return_index=True)
     # A trust that changes within a resolution would bend the response.
-    return knots, _smoothed(_smoothed(trust[None]))[0][first]
+    trust, known = _smoothed(_smoothed(trust[None]))[0], np.isfinite(found.reco)
+    knots, first = np.unique(np.maximum.accumulate(found.reco[known]), return_index=True)
+    return knots, trust[known][first]
 
 
 def range_of_gain(found: Comparison) -> tuple[float, float]:
@@ -127,7 +129,7 @@ def _bins(log_truth: np.ndarray, weight: np.ndarray, width: float) -> np.ndarray
 
 def _resolutions(log_truth: np.ndarray, variable: np.ndarray, weight: np.ndarray, rows: list[np.ndarray]) -> np.ndarray:
     """Half central width of a variable at fixed truth over its slope, in bins (b,); NaN where it does not rise."""
-    zeta = np.array([np.average(log_truth[row], weights=weight[row]) for row in rows])
+    zeta = np.array([np.average(log_truth[row], weights=weight[row]) if len(row) else np.nan for row in rows])
     median = np.array([weighted_quantiles(variable[row], weight[row], (0.5,))[0] for row in rows])
     slope = np.gradient(median, zeta) if len(rows) > 1 else np.ones(1)
     found = np.full(len(rows), np.nan)

@@ -11,7 +11,7 @@ from hepcal.calibrators.objectives import ElboObjective
 from hepcal.networks.bayesian import MeanFieldPosterior, gaussian_kl
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead
-from hepcal.networks.inference import single_threaded
+from hepcal.networks.settings import single_threaded
 from hepcal.optimisation import denormals_flushed
 
 

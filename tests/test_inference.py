@@ -15,8 +15,9 @@ from hepcal.errors import HepcalError
 from hepcal.networks.cores import VARIABLE, cores, map_blocks, threads
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import SIGMA_FLOOR
-from hepcal.networks.inference import BLOCK, WeightDraws, blocks, single_threaded
+from hepcal.networks.inference import BLOCK, WeightDraws, blocks
 from hepcal.networks.moments import MomentPropagation, Propagation
+from hepcal.networks.settings import single_threaded
 
 CPU = torch.device("cpu")
 PAPER = (100, 100, 50, 50, 2)

@@ -1,7 +1,8 @@
-"""What the user set as torch's default type or device changes nothing: hepcal names its own."""
+"""What the user set as torch's default type, device or precision changes nothing: hepcal names its own."""
 
 import ast
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from conftest import TINY
 import hepcal
 from hepcal.calibrators import cache
 from hepcal.calibrators.base import Calibrator
+from hepcal.networks.settings import own_settings
 
 # Functions of torch that make tensors, and whether their type is torch's default if they are not told.
 OF_DEFAULT_TYPE = {
@@ -24,16 +26,20 @@ OF_INTEGERS = {"arange", "as_tensor", "asarray", "randint", "randperm"}
 
 @contextmanager
 def defaults(kind: str) -> Iterator[None]:
-    """Another default type, and a default device that computes nothing."""
+    """Another default type, a default device that computes nothing, products of rounded factors."""
     if "float64" in kind:
         torch.set_default_dtype(torch.float64)
     if "meta" in kind:
         torch.set_default_device("meta")
+    if "bfloat16" in kind:
+        torch.set_float32_matmul_precision("medium")
     try:
-        yield
+        with torch.autocast("cpu", torch.bfloat16, enabled="autocast" in kind):
+            yield
     finally:
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
+        torch.set_float32_matmul_precision("highest")
 
 
 def said(calibrator: Calibrator, pairs: hepcal.JetPairs) -> list[np.ndarray]:
@@ -49,7 +55,11 @@ def said(calibrator: Calibrator, pairs: hepcal.JetPairs) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("mse", "float64"), ("mse", "meta"), *((name, "float64, meta") for name in sorted(TINY))]
+    ("name", "kind"),
+    [
+        *(("mse", kind) for kind in ("float64", "meta", "bfloat16", "autocast")),
+        *((name, kind) for name in sorted(TINY) for kind in ("float64, meta", "bfloat16, autocast")),
+    ],
 )
 def test_another_default_type_or_device_changes_no_bit(
     name: str,
@@ -67,7 +77,7 @@ def test_another_default_type_or_device_changes_no_bit(
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("kind", ["float64, meta"])
+@pytest.mark.parametrize("kind", ["float64, meta", "bfloat16, autocast"])
 def test_moments_do_not_depend_on_defaults_either(
     kind: str, tiny_calibrator: Callable[[str], Calibrator], tiny_pairs: hepcal.JetPairs
 ) -> None:
@@ -89,6 +99,34 @@ def test_gradients_that_the_user_switched_off_do_not_matter(
         assert train_tiny(name).sha256 == found.sha256
 
 
+def test_precision_comes_back_when_the_last_thread_has_left() -> None:
+    products = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    torch.set_float32_matmul_precision("medium")
+    before = [product.fp32_precision for product in products]
+    inside, others_left = threading.Event(), threading.Event()
+
+    def stays() -> None:
+        with own_settings():
+            inside.set()
+            others_left.wait(60)
+            seen.extend(product.fp32_precision for product in products)
+
+    seen: list[str] = []
+    other = threading.Thread(target=stays)
+    try:
+        with own_settings(), own_settings():
+            other.start()
+            assert inside.wait(60)
+        assert [product.fp32_precision for product in products] == ["ieee", "ieee"]
+        others_left.set()
+        other.join(60)
+        assert seen == ["ieee", "ieee"]
+        assert [product.fp32_precision for product in products] == before != seen
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_taggers_do_not_depend_on_defaults_either(top_jets: hepcal.JetPairs) -> None:
     method = hepcal.tagging.LoLa(constituents=4, hidden=(4,), draws=3, max_updates=20, patience=20, bayesian=True)
 
@@ -98,7 +136,7 @@ def test_taggers_do_not_depend_on_defaults_either(top_jets: hepcal.JetPairs) -> 
         return tagger.content, found.score, found.logits()
 
     expected = trained()
-    with defaults("float64, meta"), torch.inference_mode():
+    with defaults("float64, meta, bfloat16, autocast"), torch.inference_mode():
         found = trained()
     assert found[0] == expected[0]
     for one, other in zip(found[1:], expected[1:], strict=True):

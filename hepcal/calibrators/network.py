@@ -17,8 +17,9 @@ from hepcal.distributions import Distribution, Jets
 from hepcal.errors import HepcalError
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead
-from hepcal.networks.inference import WeightDraws, single_threaded
+from hepcal.networks.inference import WeightDraws
 from hepcal.networks.moments import MomentPropagation
+from hepcal.networks.settings import own_settings
 from hepcal.uncertainties import combine_draws, in_quadrature
 
 __all__ = ["NetworkCalibrator"]
@@ -117,6 +118,6 @@ class NetworkCalibrator(Calibrator):
 
         self._map(work, features, reco)
         pt = reco.astype(np.float64)
-        with single_threaded():
+        with own_settings():
             found = self._head.distribution(outputs).take(slice(0, len(reco)))
         return found.affine(self.target.scale * pt, self.target.location * pt)

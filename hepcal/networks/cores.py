@@ -21,7 +21,8 @@ import torch
 
 from hepcal.cores import usable_cores
 from hepcal.errors import HepcalError
-from hepcal.networks.inference import BLOCK, fill_block, new_block, single_threaded
+from hepcal.networks.inference import BLOCK, fill_block, new_block
+from hepcal.networks.settings import own_settings
 
 __all__ = ["VARIABLE", "cores", "map_blocks", "threads"]
 
@@ -145,7 +146,7 @@ class _Queue(Generic[Result]):
         """Work until nothing waits or something failed; exceptions are kept, an interrupt of the main thread too."""
         number = 0
         try:
-            with single_threaded(), threads(1), torch.no_grad():
+            with own_settings(), threads(1), torch.no_grad():
                 block = new_block(1 + self._features.shape[1], self._jets)
                 while not self.failures and (number := next(self._next)) < len(self._starts):
                     part = fill_block(block, self._features, self._reco, self._starts[number])

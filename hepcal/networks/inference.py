@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from hepcal.networks.dense import DenseLayout
 
-__all__ = ["BLOCK", "WeightDraws", "blocks", "fill_block", "new_block", "single_threaded", "with_bias_column"]
+__all__ = ["BLOCK", "WeightDraws", "blocks", "fill_block", "new_block", "with_bias_column"]
 
 # A multiple of every vector width: with a remainder, the last jets of a block would take another code path and
 # differ from the same jets elsewhere in their last bits.
@@ -173,41 +172,3 @@ def blocks(features: np.ndarray, reco: np.ndarray, jets: int = BLOCK) -> Iterato
     block = new_block(1 + features.shape[1], jets)
     for start in range(0, len(reco), jets):
         yield fill_block(block, features, reco, start), block
-
-
-class _Stays:
-    """Threads that are inside :func:`single_threaded`."""
-
-    lock = threading.Lock()
-    inside = 0
-    before = 1  # number of torch threads when the first of them came
-    own = threading.local()
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """One torch thread inside, the previous number after.
-
-    Products of this size are slower on two threads than on one, most of all on a busy machine, and training must not
-    depend on the number of cores. torch keeps the number per thread, and sets with it what later threads begin with:
-    a thread that is new while others are inside gets the number from before them when it leaves.
-    """
-    if getattr(_Stays.own, "inside", False):
-        yield
-        return
-    with _Stays.lock:
-        before = torch.get_num_threads()
-        if _Stays.inside == 0:
-            _Stays.before = before
-        elif before == 1:
-            before = _Stays.before
-        _Stays.inside += 1
-        torch.set_num_threads(1)
-    _Stays.own.inside = True
-    try:
-        yield
-    finally:
-        _Stays.own.inside = False
-        with _Stays.lock:
-            _Stays.inside -= 1
-            torch.set_num_threads(before)

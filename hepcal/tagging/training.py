@@ -12,7 +12,7 @@ from hepcal.calibrators.devices import device_of
 from hepcal.calibrators.objectives import TrainingSet
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
-from hepcal.networks.inference import single_threaded
+from hepcal.networks.settings import own_settings
 from hepcal.optimisation import minimise
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
@@ -94,7 +94,7 @@ def train(
     signal_judges, background_judges = (_some(part, JUDGED_JETS // 2, seed) for part in (signal_seen, background_seen))
     judges = ClassTable(signal_judges, background_judges, slots)
     saved = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(jets, method, seed, place))
-    with single_threaded():
+    with own_settings():
         tensors, figures, history = _learn(method, table, n_eff, judges, seed, place, show, saved)
     rest = ClassTable(signal_rest, background_rest, slots)
     card = _card(method, jets, (len(signal_fitted), len(background_fitted)), n_eff, len(rest), seed, history)

@@ -19,8 +19,8 @@ from hepcal.calibrators.method import Method
 from hepcal.calibrators.registry import CALIBRATORS
 from hepcal.checkpoints import Checkpoint
 from hepcal.errors import MissingValueError, TrainingError
-from hepcal.networks.inference import single_threaded
 from hepcal.networks.scaling import InputScaling
+from hepcal.networks.settings import own_settings
 from hepcal.pairs import JetPairs
 from hepcal.progress import say
 from hepcal.rows import chunks
@@ -109,7 +109,7 @@ def train(
     place = device_of(device)
     saved = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(pairs, method, seed, place))
     task = _task(method, pairs, fitted, held_out, seed, place, show, saved, data, data_weight)
-    with single_threaded():
+    with own_settings():
         learned = LEARNERS[method.name](task)
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
     tensors = {**learned.tensors, **task.input_tensors(), **seen_tensors(pairs)}

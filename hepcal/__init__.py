@@ -14,99 +14,84 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from hepcal.methods.registry import class_places
+
 if TYPE_CHECKING:
-    from hepcal import augment, diagnostics, plot, priors, processors, results, scores, spread, tagging, truth_closure
-    from hepcal.calibrators.ansatz import GaussianAnsatz
-    from hepcal.calibrators.base import Calibrator
-    from hepcal.calibrators.bnn import BNN
-    from hepcal.calibrators.dropout import Dropout
-    from hepcal.calibrators.ensemble import Ensemble
-    from hepcal.calibrators.generalised import GeneralisedInversion
-    from hepcal.calibrators.heteroscedastic import Heteroscedastic
-    from hepcal.calibrators.inversion import NumericalInversion
-    from hepcal.calibrators.likelihood import Likelihood
-    from hepcal.calibrators.mse import MSE
-    from hepcal.calibrators.noisy_labels import NoisyLabels
-    from hepcal.calibrators.summary import SummaryLikelihood
-    from hepcal.calibrators.transport import OptimalTransport
-    from hepcal.constituents import Constituents
-    from hepcal.crossfit import cross_fit
-    from hepcal.features import Feature, Features
-    from hepcal.filesets import load_fileset
-    from hepcal.pairs import JetPairs
-    from hepcal.prediction import Prediction
-    from hepcal.training import train
+    from hepcal import augment, closure, evaluation, plot, processors, statistics, tagging
+    from hepcal.distributions.prediction import Prediction
+    from hepcal.evaluation.cross_fit import cross_fit
+    from hepcal.events.constituents import Constituents
+    from hepcal.events.features import Feature, Features
+    from hepcal.events.filesets import load_fileset
+    from hepcal.methods.ansatz.calibrator import GaussianAnsatz as GaussianAnsatz
+    from hepcal.methods.calibrator import Calibrator
+    from hepcal.methods.generalised.calibrator import GeneralisedInversion as GeneralisedInversion
+    from hepcal.methods.inversion.calibrator import NumericalInversion as NumericalInversion
+    from hepcal.methods.likelihood.calibrator import Likelihood as Likelihood
+    from hepcal.methods.likelihood.summary import SummaryLikelihood as SummaryLikelihood
+    from hepcal.methods.noisy_labels.calibrator import NoisyLabels as NoisyLabels
+    from hepcal.methods.regression.bnn import BNN as BNN
+    from hepcal.methods.regression.dropout import Dropout as Dropout
+    from hepcal.methods.regression.ensemble import Ensemble as Ensemble
+    from hepcal.methods.regression.heteroscedastic import Heteroscedastic as Heteroscedastic
+    from hepcal.methods.regression.mse import MSE as MSE
+    from hepcal.methods.training import train
+    from hepcal.methods.transport.calibrator import OptimalTransport as OptimalTransport
+    from hepcal.tables.pairs import JetPairs
 
 __version__ = version("hepcal")
 
+_MODULES = ("augment", "closure", "evaluation", "plot", "processors", "statistics", "tagging")
+# Beside these, every method is here by the name of its class.
 _HOMES = {
-    "BNN": "hepcal.calibrators.bnn",
-    "Calibrator": "hepcal.calibrators.base",
-    "Constituents": "hepcal.constituents",
-    "Dropout": "hepcal.calibrators.dropout",
-    "Ensemble": "hepcal.calibrators.ensemble",
-    "Feature": "hepcal.features",
-    "Features": "hepcal.features",
-    "GaussianAnsatz": "hepcal.calibrators.ansatz",
-    "GeneralisedInversion": "hepcal.calibrators.generalised",
-    "Heteroscedastic": "hepcal.calibrators.heteroscedastic",
-    "JetPairs": "hepcal.pairs",
-    "Likelihood": "hepcal.calibrators.likelihood",
-    "MSE": "hepcal.calibrators.mse",
-    "NoisyLabels": "hepcal.calibrators.noisy_labels",
-    "NumericalInversion": "hepcal.calibrators.inversion",
-    "OptimalTransport": "hepcal.calibrators.transport",
-    "Prediction": "hepcal.prediction",
-    "SummaryLikelihood": "hepcal.calibrators.summary",
-    "cross_fit": "hepcal.crossfit",
-    "load_fileset": "hepcal.filesets",
-    "train": "hepcal.training",
+    "Calibrator": "hepcal.methods.calibrator",
+    "Constituents": "hepcal.events.constituents",
+    "Feature": "hepcal.events.features",
+    "Features": "hepcal.events.features",
+    "JetPairs": "hepcal.tables.pairs",
+    "Prediction": "hepcal.distributions.prediction",
+    "cross_fit": "hepcal.evaluation.cross_fit",
+    "load_fileset": "hepcal.events.filesets",
+    "train": "hepcal.methods.training",
 }
-_MODULES = (
-    "augment", "diagnostics", "plot", "priors", "processors", "results", "scores", "spread", "tagging", "truth_closure",
-)  # fmt: skip
+_MOVED = {
+    "diagnostics": "hepcal.evaluation.diagnostics",
+    "priors": "hepcal.evaluation",
+    "results": "hepcal.closure",
+    "scores": "hepcal.evaluation",
+    "spread": "hepcal.evaluation.spread",
+    "truth_closure": "hepcal.evaluation",
+}
 
 __all__ = [
-    "BNN",
-    "MSE",
     "Calibrator",
     "Constituents",
-    "Dropout",
-    "Ensemble",
     "Feature",
     "Features",
-    "GaussianAnsatz",
-    "GeneralisedInversion",
-    "Heteroscedastic",
     "JetPairs",
-    "Likelihood",
-    "NoisyLabels",
-    "NumericalInversion",
-    "OptimalTransport",
     "Prediction",
-    "SummaryLikelihood",
     "augment",
+    "closure",
     "cross_fit",
-    "diagnostics",
+    "evaluation",
     "load_fileset",
     "plot",
-    "priors",
     "processors",
-    "results",
-    "scores",
-    "spread",
+    "statistics",
     "tagging",
     "train",
-    "truth_closure",
 ]
+__all__ += list(class_places())
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"hepcal.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'hepcal' has no attribute {name!r}; it has {', '.join(__all__)}")
+    home = _HOMES.get(name) or class_places().get(name, "").partition(":")[0]
+    if home:
+        return getattr(importlib.import_module(home), name)
+    where = f": it is {_MOVED[name]} now" if name in _MOVED else f"; it has {', '.join(__all__)}"
+    raise AttributeError(f"module 'hepcal' has no attribute {name!r}{where}")
 
 
 def __dir__() -> list[str]:

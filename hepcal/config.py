@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hepcal.calibrators.method import Method
-from hepcal.calibrators.registry import METHODS
-from hepcal.documents import parse_yaml
 from hepcal.errors import PairsError, TrainingError
-from hepcal.features import Features
-from hepcal.outputs import read_bytes
-from hepcal.pairs import JetPairs
-from hepcal.schemas import SCHEMAS
+from hepcal.events.features import Features
+from hepcal.events.schemas import SCHEMAS
+from hepcal.methods.base import Method
+from hepcal.methods.registry import OF_DATA, method_of, places
+from hepcal.storage.documents import parse_yaml
+from hepcal.storage.outputs import read_bytes
+from hepcal.tables.pairs import JetPairs
 
 __all__ = ["TrainingConfig"]
 
@@ -50,10 +50,10 @@ class TrainingConfig(BaseModel):
             config = cls.model_validate({**({"method": method} if method else {}), **(content or {})})
         except (OSError, ValueError, TypeError) as error:  # ValidationError is a ValueError
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
-        if config.method not in METHODS:
-            offered = (name for name, known in METHODS.items() if not known.needs_data)
+        if config.method not in places():
+            offered = (name for name in places() if name not in OF_DATA)
             raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(offered)}")
-        if METHODS[config.method].needs_data:
+        if method_of(config.method).needs_data:
             raise TrainingError(
                 f"{path}: the method {config.method!r} maps simulation to data, which a configuration cannot name: "
                 "train it in Python with hepcal.train(pairs, method, data=pt)"
@@ -88,7 +88,7 @@ class TrainingConfig(BaseModel):
             TrainingError: A setting is unknown or out of range.
         """
         try:
-            return METHODS[self.method].model_validate(self.settings)
+            return method_of(self.method).model_validate(self.settings)
         except ValidationError as error:
             raise TrainingError(f"settings of {self.method!r}: {error}") from error
 

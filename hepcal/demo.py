@@ -7,14 +7,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.bnn import BNN
-from hepcal.executors import open_executor
-from hepcal.filesets import Fileset, load_fileset
-from hepcal.outputs import prepare_directory
-from hepcal.pairs import JetPairs
+from hepcal.events.executors import open_executor
+from hepcal.events.filesets import Fileset, load_fileset
+from hepcal.methods.calibrator import Calibrator
+from hepcal.methods.regression.bnn import BNN
+from hepcal.methods.training import train
 from hepcal.progress import step
-from hepcal.training import train
+from hepcal.storage.outputs import prepare_directory
+from hepcal.tables.pairs import JetPairs
 from hepcal.workflow import run_dijets
 
 __all__ = ["run_demo"]

@@ -11,6 +11,7 @@
     ├── MissingValueError       a masked or missing value in an array
     ├── PairsError              a training table cannot be built, saved or opened
     ├── TrainingError           a training cannot start, or diverged
+    ├── UnknownMethodError      there is no method of this name
     ├── CalibratorFileError     a calibrator file is damaged, foreign or does not match its hash
     ├── OutputError             a file or directory cannot be written, or is something else
     ├── ExecutorError           workers cannot be started, reached or used
@@ -40,6 +41,7 @@ __all__ = [
     "ReadError",
     "SchemaError",
     "TrainingError",
+    "UnknownMethodError",
 ]
 
 
@@ -77,6 +79,10 @@ class PairsError(HepcalError, ValueError):
 
 class TrainingError(HepcalError, ValueError):
     """A training cannot start with these settings, or its loss stopped being finite."""
+
+
+class UnknownMethodError(HepcalError, LookupError):
+    """There is no method of this name."""
 
 
 class CalibratorFileError(HepcalError, ValueError):

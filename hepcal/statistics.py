@@ -1,4 +1,4 @@
-"""Quantiles of weighted samples and their errors: one implementation for arrays and for histograms.
+"""Statistics of weighted samples and their errors: one implementation for arrays and for histograms.
 
 Weights may be negative: the cumulative weight is made monotone without preferring either side (:func:`monotone`). The
 error of a quantile is the spread that a bootstrap over events would find, without drawing one. A quantile lies below x
@@ -14,12 +14,26 @@ no shape assumed. Correlations of quantiles are those of F at them, in which den
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
-__all__ = ["CENTRAL", "MIN_N_EFF", "Cumulative", "half_width_error", "monotone", "quantile_spread"]
+from hepcal.arrays import numbers
+
+__all__ = [
+    "CENTRAL",
+    "MIN_N_EFF",
+    "Cumulative",
+    "half_width_error",
+    "longest_run",
+    "monotone",
+    "n_eff",
+    "quantile_spread",
+    "weighted_mean",
+    "weighted_quantiles",
+]
 
 # Central 68.27 %: one sigma of a Gaussian, not 68 %.
 CENTRAL = (0.1586553, 0.5, 0.8413447)
@@ -27,6 +41,63 @@ CENTRAL = (0.1586553, 0.5, 0.8413447)
 MIN_N_EFF = 30
 # Where histograms are refined around a quantile, in standard deviations of the share below it.
 REFINEMENT = np.linspace(-5, 5, 81)
+
+NAN = float("nan")
+
+
+def n_eff(weight: np.ndarray) -> float:
+    """Effective number of entries, (sum w)² / sum w² in float64; zero for none."""
+    weight = numbers("weight", weight)
+    # By a power of two, which changes no bit of the result: squares of large or tiny weights are beyond 64 bits.
+    weight = np.ldexp(weight, -int(np.frexp(np.max(np.abs(weight), initial=0.0))[1]))
+    squares = float(np.sum(np.square(weight)))
+    return float(np.sum(weight)) ** 2 / squares if squares else 0.0
+
+
+def weighted_mean(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Mean sum w x / sum w and its statistical error sqrt(sum w² (x - mean)²) / sum w.
+
+    Args:
+        values: Shape (n,).
+        weight: Shape (n,), of either sign.
+
+    Returns:
+        NaN, NaN if the weights do not sum to a positive number.
+    """
+    values, weight = numbers("values", values), numbers("weight", weight)
+    total = float(weight.sum())
+    if not total > 0:
+        return NAN, NAN
+    mean = float(np.sum(weight * values)) / total
+    return mean, float(np.sqrt(np.sum((weight * (values - mean)) ** 2))) / total
+
+
+def weighted_quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Sequence[float]) -> np.ndarray:
+    """The smallest values at which the cumulative weight reaches the probabilities.
+
+    An integer weight counts exactly as that many repetitions of a row. With negative weights the cumulative sum may
+    step back; what is inverted is made monotone (:func:`monotone`).
+
+    Args:
+        values: Shape (n,).
+        weight: Shape (n,), of either sign.
+        probabilities: Shape (p,).
+
+    Returns:
+        float64 of shape (p,), NaN if the weights do not sum to a positive number.
+    """
+    values, weight = numbers("values", values), numbers("weight", weight)
+    total = weight.sum()
+    if not total > 0:
+        return np.full(len(probabilities), NAN)
+    order = np.argsort(values, kind="stable")
+    values, cumulative = values[order], np.cumsum(weight[order])
+    if (weight < 0).any():
+        # Rows of one value count together, in whatever order they came.
+        last = np.append(values[1:] != values[:-1], True)
+        values, cumulative = values[last], monotone(cumulative[last])
+    index = np.searchsorted(cumulative, np.multiply(probabilities, total))
+    return np.asarray(values[np.minimum(index, len(values) - 1)])
 
 
 def monotone(cumulative: np.ndarray) -> np.ndarray:
@@ -154,3 +225,13 @@ def _ahead(weight: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     ahead = np.empty(len(weight))
     ahead[grouped] = summed - summed[first][np.cumsum(first) - 1]
     return ahead
+
+
+def longest_run(flags: Sequence[bool] | np.ndarray) -> tuple[int, int]:
+    """First and one-past-last position of the longest run of true flags (the first of equals); (0, 0) if none."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, dtype=np.int8), [0]])))
+    if not len(edges):
+        return 0, 0
+    starts, stops = edges[::2], edges[1::2]
+    longest = int(np.argmax(stops - starts))
+    return int(starts[longest]), int(stops[longest])

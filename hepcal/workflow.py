@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hepcal import outputs, results, running
-from hepcal.calibrators.base import Calibrator
-from hepcal.differences import warn_if_inputs_differ
+import numpy as np
+
+from hepcal.closure import results
+from hepcal.closure.resonance import shown
 from hepcal.errors import SchemaError
-from hepcal.executors import ExecutorFactory
-from hepcal.filesets import Fileset
-from hepcal.input_histograms import InputHistograms
-from hepcal.inspection import copies
-from hepcal.normalisation import require_comparable, say_normalisation
+from hepcal.evaluation.diagnostics import Diagnosis, PriorPoint
+from hepcal.events import running
+from hepcal.events.executors import ExecutorFactory
+from hepcal.events.filesets import Fileset
+from hepcal.events.inspection import copies
+from hepcal.events.normalisation import require_comparable, say_normalisation
+from hepcal.events.schemas import SCHEMAS
+from hepcal.methods.calibrator import Calibrator
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import say, step
-from hepcal.resonances import shown
-from hepcal.reweighting import Resonance
-from hepcal.schemas import SCHEMAS
+from hepcal.storage import outputs
+from hepcal.tables.differences import warn_if_inputs_differ
+from hepcal.tables.input_histograms import InputHistograms
+from hepcal.tables.spectra import Resonance
 
-__all__ = ["compared_inputs", "run_dijets", "trained_on", "warn_if_trained_on"]
+__all__ = ["compared_inputs", "run_dijets", "trained_on", "warn_if_trained_on", "write_diagnoses"]
 
 MOMENTUM = ("pt", "eta", "phi", "mass")
 
@@ -45,7 +52,7 @@ def run_dijets(
     Args:
         fileset: What to run on.
         calibrator: The calibration.
-        executor: From :func:`hepcal.executors.open_executor`.
+        executor: From :func:`hepcal.events.executors.open_executor`.
         directory: Where results are written; looked at before the first event. It may hold those of an earlier run.
         resonance: The resonance of the ``bsm`` weighting.
         chunksize: Events per chunk; results do not depend on it.
@@ -168,9 +175,10 @@ def trained_on(calibrator: Calibrator, files: tuple[running.FileInfo, ...]) -> l
 def compared_inputs(
     calibrator: Calibrator, seen: Mapping[str, Mapping[str, InputHistograms]]
 ) -> dict[str, list[dict[str, Any]] | None]:
-    """How the inputs of each data set differ from those of the training (:class:`hepcal.differences.Difference`).
+    """How the inputs of each data set differ from those of the training.
 
-    None where it cannot be said: of calibrators of earlier versions, or without inputs in data.
+    As :class:`hepcal.tables.differences.Difference`; None where it cannot be said: of calibrators of earlier versions,
+    or without inputs in data.
     """
     found: dict[str, list[dict[str, Any]] | None] = {}
     for dataset, by_condition in sorted(seen.items()):
@@ -189,3 +197,62 @@ def warn_if_trained_on(summary: Mapping[str, Any]) -> None:
             f"WARNING: this calibrator was trained on {len(summary['trained_on'])} of these files "
             f"({summary['trained_on'][0]} ...): the closure above is not an independent test"
         )
+
+
+def write_diagnoses(
+    directory: Path, diagnoses: Mapping[str, Diagnosis], *, points: Sequence[PriorPoint] = (), label: str = ""
+) -> list[Path]:
+    """Write ``diagnostics.json`` and its plots.
+
+    Args:
+        directory: Made if needed; plots go to ``plots/`` in it.
+        diagnoses: From :func:`hepcal.evaluation.diagnostics.diagnose`.
+        points: From :func:`hepcal.evaluation.diagnostics.scan_prior`.
+        label: To write above the axes.
+
+    Returns:
+        The plots.
+    """
+    content = _finite(
+        {
+            "diagnoses": {name: found.as_dict() for name, found in diagnoses.items()},
+            "prior_scan": [asdict(point) for point in points],
+        }
+    )
+    outputs.write(directory / "diagnostics.json", json.dumps(content, indent=1, allow_nan=False))
+    with step("Drawing"):
+        return _draw_diagnoses(directory / "plots", diagnoses, points, label)
+
+
+def _finite(content: Any) -> Any:
+    """The same for JSON, None for NaN and infinite numbers: a loss or score may be one."""
+    if isinstance(content, Mapping):
+        return {name: _finite(each) for name, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(each) for each in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
+
+
+def _draw_diagnoses(
+    directory: Path, diagnoses: Mapping[str, Diagnosis], points: Sequence[PriorPoint], label: str
+) -> list[Path]:
+    from hepcal import plot
+    from hepcal.plot.panels import save
+
+    directory.mkdir(exist_ok=True)
+    scores = {name: found.scores for name, found in diagnoses.items()}
+    in_pt = {name: found.pt_calib for name, found in diagnoses.items()}
+    in_eta = {name: found.abs_eta for name, found in diagnoses.items() if found.abs_eta is not None}
+    histories = {name: found.history for name, found in diagnoses.items()}
+    scanned = [(point.prior_width, point.nll, point.nll_unc, point.collapsed) for point in points]
+    figures: dict[str, partial[Any]] = {
+        "coverage": partial(plot.coverage, scores),
+        "pit": partial(plot.pit, scores),
+        "quantile_calibration": partial(plot.quantile_calibration, scores),
+        "history": partial(plot.history, histories),
+        "prior_scan": partial(plot.prior_scan, scanned),
+    }
+    figures["coverage_68_abs_eta"] = partial(plot.scores_in_bins, in_eta, "coverage_68", r"$|\eta|$")
+    for figure in ("coverage_68", "pull_sd", "crps", "width_68"):
+        figures[f"{figure}_pt_calib"] = partial(plot.scores_in_bins, in_pt, figure)
+    return [path for name, draw in figures.items() for path in save(directory, name, partial(draw, label=label))]

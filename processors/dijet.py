@@ -12,14 +12,14 @@ from hepcal.processors.response import fields_for, fill_jets, truth_for
 from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
 
-from hepcal import hists
-from hepcal.calibrators.base import Calibrator
-from hepcal.columns import REPLICAS
-from hepcal.matching import leading
-from hepcal.reweighting import Resonance
-from hepcal.schemas import MOMENTUM, event_weight, is_simulation
-from hepcal.truth import require_usable
-from hepcal.uncertainties import in_quadrature
+from hepcal.closure import hists
+from hepcal.distributions.uncertainties import in_quadrature
+from hepcal.events.columns import REPLICAS
+from hepcal.events.matching import leading
+from hepcal.events.schemas import MOMENTUM, event_weight, is_simulation
+from hepcal.events.truth import require_usable
+from hepcal.methods.calibrator import Calibrator
+from hepcal.tables.spectra import Resonance
 
 __all__ = ["DijetProcessor"]
 

@@ -6,10 +6,10 @@ import awkward as ak
 import numpy as np
 from hepcal.processors.selection import LeadingPair
 
-from hepcal.calibrators.base import Calibrator
-from hepcal.columns import FlatJets
-from hepcal.input_histograms import InputHistograms
-from hepcal.matching import leading
+from hepcal.events.columns import FlatJets
+from hepcal.events.matching import leading
+from hepcal.methods.calibrator import Calibrator
+from hepcal.tables.input_histograms import InputHistograms
 
 __all__ = ["of_data", "of_simulation"]
 

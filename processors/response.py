@@ -9,11 +9,11 @@ import numpy as np
 from coffea.processor import ProcessorABC
 from hepcal.processors.selection import LeadingPair
 
-from hepcal import flavours, hists
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.coverage import has_interval
-from hepcal.columns import COVERED
-from hepcal.schemas import event_weight, is_simulation
+from hepcal.closure import flavours, hists
+from hepcal.events.columns import COVERED
+from hepcal.events.schemas import event_weight, is_simulation
+from hepcal.methods.calibrator import Calibrator
+from hepcal.methods.coverage import has_interval
 
 __all__ = ["ResponseProcessor", "fields_for", "fill_jets", "truth_for"]
 
@@ -69,7 +69,7 @@ def fill_jets(
     """Fill the ``pt`` and ``matching`` histograms with calibrated jets.
 
     Args:
-        booked: From :func:`hepcal.hists.book`.
+        booked: From :func:`hepcal.closure.hists.book`.
         calibrator: What calibrated the jets.
         pair: The selected jets.
         jets: Its detector-level jets with calibrated columns.

@@ -9,8 +9,8 @@ from functools import cached_property
 import awkward as ak
 import numpy as np
 
-from hepcal.schemas import MOMENTUM, PFNANO_INDEX
-from hepcal.truth import matched_truth, require_usable
+from hepcal.events.schemas import MOMENTUM, PFNANO_INDEX
+from hepcal.events.truth import matched_truth, require_usable
 
 __all__ = ["LeadingPair", "dijet_mass", "jet_columns"]
 
@@ -21,7 +21,7 @@ class LeadingPair:
 
     No cut is made on the detector-level p_T: it would truncate p(reco | truth) and bias any calibration.
 
-    Prompt leptons are no jets, though particle-level jets contain them (:mod:`hepcal.leptons`).
+    Prompt leptons are no jets, though particle-level jets contain them (:mod:`hepcal.events.leptons`).
 
     Attributes:
         events: The events.

@@ -13,12 +13,12 @@ from hepcal.processors.selection import dijet_mass
 from pydantic import BaseModel, ConfigDict
 
 from hepcal.errors import FilesetError
-from hepcal.filesets import Fileset
-from hepcal.inspection import FileInfo
-from hepcal.normalisation import Normalisation, normalise
-from hepcal.reweighting import MassDensity
-from hepcal.schemas import event_weight, is_simulation
-from hepcal.truth import leading_jets, require_usable
+from hepcal.events.filesets import Fileset
+from hepcal.events.inspection import FileInfo
+from hepcal.events.normalisation import Normalisation, normalise
+from hepcal.events.schemas import event_weight, is_simulation
+from hepcal.events.truth import leading_jets, require_usable
+from hepcal.tables.spectra import MassDensity
 
 __all__ = ["Survey", "SurveyProcessor"]
 
@@ -61,8 +61,8 @@ class Survey(BaseModel):
         Args:
             output: Of all events.
             fileset: The data sets.
-            files: The files that were read (:attr:`hepcal.running.Run.files`): what NanoAOD says there of the events
-                before a skim stands for the cross sections. Without it, the events that were read do.
+            files: The files that were read (:attr:`hepcal.events.running.Run.files`): what NanoAOD says there of the
+                events before a skim stands for the cross sections. Without it, the events that were read do.
 
         Raises:
             FilesetError: Some simulated data sets have a cross section and others have none, several have none and do

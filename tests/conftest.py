@@ -16,13 +16,13 @@ from hypothesis import settings
 from sample_files import delphes_file, nanoaod_file, toy_pairs
 
 import hepcal
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.method import Method
 from hepcal.demo import demo_fileset
-from hepcal.executors import ExecutorFactory, open_executor
-from hepcal.features import DEFAULT_FEATURES, Features
-from hepcal.filesets import Fileset
-from hepcal.schemas import SCHEMAS
+from hepcal.events.executors import ExecutorFactory, open_executor
+from hepcal.events.features import DEFAULT_FEATURES, Features
+from hepcal.events.filesets import Fileset
+from hepcal.events.schemas import SCHEMAS
+from hepcal.methods.base import Method
+from hepcal.methods.calibrator import Calibrator
 
 # Tests say what is right, not how fast a shared machine is.
 settings.register_profile("hepcal", deadline=None)

@@ -12,7 +12,7 @@ import numpy as np
 import uproot
 
 import hepcal
-from hepcal.features import Features
+from hepcal.events.features import Features
 
 __all__ = ["Edit", "ToyJets", "delphes_file", "nano_inputs", "nanoaod_file", "toy_pairs"]
 

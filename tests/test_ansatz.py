@@ -9,9 +9,12 @@ import torch
 from numpy.polynomial.hermite_e import hermegauss
 
 import hepcal
-from hepcal.calibrators.ansatz import GaussianAnsatz
 from hepcal.errors import CalibratorFileError, TrainingError
-from hepcal.networks.ansatz import (
+from hepcal.methods.ansatz import descent as ansatz_descent
+from hepcal.methods.ansatz.calibrator import GaussianAnsatz
+from hepcal.methods.ansatz.descent import Events, maximum_checks
+from hepcal.methods.ansatz.learning import fit_ansatz
+from hepcal.methods.ansatz.network import (
     AnsatzLayout,
     AnsatzNetworks,
     Pairing,
@@ -20,10 +23,7 @@ from hepcal.networks.ansatz import (
     dvr_value,
     grid_maximum,
 )
-from hepcal.training import ansatz_descent
-from hepcal.training.ansatz import fit_ansatz
-from hepcal.training.ansatz_descent import Events, maximum_checks
-from hepcal.training.ansatz_start import inversion, starting_point
+from hepcal.methods.ansatz.start import inversion, starting_point
 
 SIGMA, EPSILON = 1.0, 2.0
 INFORMATION = 0.5 * math.log(1 + SIGMA**2 / EPSILON**2)
@@ -180,7 +180,7 @@ def test_every_event_meets_its_own_truth_and_one_of_each_cell():
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("layout", [AnsatzLayout(2, (6, 5)), AnsatzLayout(2, (6,), affine=True, constrained=False)])
 def test_blocks_give_the_loss_and_the_gradient(layout, negative, monkeypatch):
-    monkeypatch.setattr("hepcal.networks.ansatz.PAIRS", 60)
+    monkeypatch.setattr("hepcal.methods.ansatz.network.PAIRS", 60)
     networks = moved_networks(layout)
     generator = random_numbers(7)
     x, z = torch.randn((50, 2), generator=generator).double(), torch.randn(50, generator=generator).double()

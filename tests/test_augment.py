@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import hepcal
-from hepcal import augment, identity
+from hepcal import augment
 from hepcal.augment import four_vectors
-from hepcal.constituents import Constituents
 from hepcal.errors import PairsError
+from hepcal.events.constituents import Constituents
+from hepcal.tables import random as identity
 
 # -- random numbers by jet --------------------------------------------------------------------------------------------
 

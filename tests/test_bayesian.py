@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from hepcal.calibrators.objectives import ElboObjective
 from hepcal.networks.bayesian import MeanFieldPosterior, gaussian_kl
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead
+from hepcal.networks.objectives import ElboObjective
+from hepcal.networks.optimisation import denormals_flushed
 from hepcal.networks.settings import single_threaded
-from hepcal.optimisation import denormals_flushed
 
 
 def test_kl_is_summed_over_all_weights_and_agrees_with_torch():

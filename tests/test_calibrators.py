@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 import hepcal
-from hepcal.calibrators import cache, files
-from hepcal.calibrators.card import joint_features
 from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError, TrainingError
-from hepcal.features import Features
+from hepcal.events.features import Features
+from hepcal.methods import cache, files
+from hepcal.methods.card import joint_features
 from hepcal.networks.inference import BLOCK
 
 

@@ -13,8 +13,8 @@ from sample_files import nanoaod_file
 
 from hepcal import Constituents, Features, JetPairs
 from hepcal.errors import IncompleteRunError, MissingFieldError, SchemaError
-from hepcal.filesets import Fileset
-from hepcal.schemas import SCHEMAS, detect
+from hepcal.events.filesets import Fileset
+from hepcal.events.schemas import SCHEMAS, detect
 
 EVENTS = 40
 TWO = Features(constituents=Constituents(count=2), pt="raw")

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hepcal
-from hepcal import cli
+from hepcal.cli import commands as cli
 from hepcal.demo import demo_fileset
 
 
@@ -210,7 +210,7 @@ def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message)
     ],
 )
 def test_what_settings_can_tell_comes_before_events_are_read(folder, monkeypatch, settings, options, message):
-    monkeypatch.setattr("hepcal.running.inspect", lambda *_, **__: pytest.fail("files were opened"))
+    monkeypatch.setattr("hepcal.events.running.inspect", lambda *_, **__: pytest.fail("files were opened"))
     (folder / "bad.yaml").write_text(json.dumps(settings))
     done = hepcal_command(folder, "train", "train.json", "--config", "bad.yaml", *options, "--output", "bad.st")
     assert done.returncode == 1
@@ -235,8 +235,8 @@ def test_a_resonance_that_is_none_is_refused(trained, option):
 
 
 def test_metadata_and_weights_are_refused_before_events_are_read(trained, monkeypatch):
-    monkeypatch.setattr("hepcal.running.run", lambda *_, **__: pytest.fail("events were read"))
-    monkeypatch.setattr("hepcal.writing.run", lambda *_, **__: pytest.fail("events were read"))
+    monkeypatch.setattr("hepcal.events.running.run", lambda *_, **__: pytest.fail("events were read"))
+    monkeypatch.setattr("hepcal.tables.writing.run", lambda *_, **__: pytest.fail("events were read"))
     for name, metadata, message in (
         ("xsec", {"xsec": 10.4}, "'xsec' looks like a cross section"),
         ("none", {}, "data sets without a cross_section"),
@@ -331,7 +331,7 @@ def test_a_job_that_runs_out_of_time_leaves_nothing_half(folder, monkeypatch):
         assert len(list((folder / "late").iterdir())) == 1
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("hepcal.writing.write_rows", terminated)
+    monkeypatch.setattr("hepcal.tables.writing.write_rows", terminated)
     before = signal.getsignal(signal.SIGTERM)
     done = hepcal_command(folder, "pairs", "train.json", "--executor", "iterative", "-o", "late/pairs")
     assert done.returncode == 128 + signal.SIGTERM

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 import hepcal
-from hepcal.calibrators.method import Method
 from hepcal.config import TrainingConfig
 from hepcal.errors import FilesetError, HepcalError, TrainingError
-from hepcal.features import DEFAULT_FEATURES
+from hepcal.events.features import DEFAULT_FEATURES
+from hepcal.methods.base import Method
 
 ANALYSIS = Path(__file__).parents[1] / "analysis"
 CONFIGS = sorted((ANALYSIS / "configs").glob("*.yaml"))

@@ -17,13 +17,13 @@ from hepcal.processors import DijetProcessor
 
 import hepcal
 from hepcal import Constituents, Features, JetPairs
-from hepcal.calibrators.base import Calibrator
-from hepcal.candidates import jet_constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, ReadError, SchemaError
-from hepcal.executors import ExecutorFactory, open_executor
-from hepcal.features import FATJET_FEATURES
-from hepcal.filesets import Fileset
-from hepcal.running import run
+from hepcal.events.candidates import jet_constituents
+from hepcal.events.executors import ExecutorFactory, open_executor
+from hepcal.events.features import FATJET_FEATURES
+from hepcal.events.filesets import Fileset
+from hepcal.events.running import run
+from hepcal.methods.calibrator import Calibrator
 
 TOP = Path(__file__).parent / "data" / "top_demo.root"
 ALL = Features(constituents=Constituents(), pt="pt")

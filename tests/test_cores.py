@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from hepcal import cores, executors
+from hepcal import cores
 from hepcal.cores import usable_cores
-from hepcal.networks.cores import cores as threads_of_a_prediction
+from hepcal.events import executors
+from hepcal.networks.parallel import cores as threads_of_a_prediction
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import hepcal
-from hepcal.crossfit import cross_fit, folds_of
 from hepcal.errors import TrainingError
+from hepcal.evaluation.cross_fit import cross_fit, folds_of
 
 METHOD = hepcal.NumericalInversion()
 
@@ -73,13 +73,13 @@ def test_stored_trainings_are_not_repeated(tmp_path, monkeypatch):
     first = cross_fit(pairs, METHOD, folds=3, store=tmp_path, only=(0, 1), show=False)
     assert len(list(tmp_path.iterdir())) == 2
     trained = []
-    train = hepcal.crossfit.train
+    train = hepcal.evaluation.cross_fit.train
 
     def counted(*args, **kwargs):
         trained.append(kwargs["seed"])
         return train(*args, **kwargs)
 
-    monkeypatch.setattr("hepcal.crossfit.train", counted)
+    monkeypatch.setattr("hepcal.evaluation.cross_fit.train", counted)
     second = cross_fit(pairs, METHOD, folds=3, store=tmp_path, show=False)
     assert trained == [2]
     done = first["fold"] != 2

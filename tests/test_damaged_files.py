@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 
 import hepcal
-from hepcal import crossfit, metrics, results, tagging
-from hepcal import hists as booking
+from hepcal import tagging
+from hepcal.closure import figures, results
+from hepcal.closure import hists as booking
 from hepcal.config import TrainingConfig
 from hepcal.errors import HepcalError
+from hepcal.evaluation import cross_fit as crossfit
 
 TRIES = int(os.environ.get("HEPCAL_DAMAGED_FILES", "20"))
 RNG = np.random.default_rng(3)
@@ -244,7 +246,7 @@ def test_damaged_results(result, tmp_path, name, sealed):
             if sealed:
                 assert found == expected
             hists = results.load_hists(tmp_path)
-            metrics.samples(hists)
+            figures.samples(hists)
     told(f"{name}, {'sealed' if sealed else 'without a hash'}", counts)
     assert counts["refused"] > 0.1 * TRIES
 

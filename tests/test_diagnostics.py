@@ -7,10 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 import hepcal
-from hepcal.cli import app
-from hepcal.diagnostics import diagnose, scan_prior, write
+from hepcal.cli.commands import app
 from hepcal.errors import TrainingError
-from hepcal.spread import bootstrap_trainings, spread_ratio
+from hepcal.evaluation.diagnostics import diagnose, scan_prior
+from hepcal.evaluation.spread import bootstrap_trainings, spread_ratio
+from hepcal.workflow import write_diagnoses
 
 QUICK = {"hidden": (16, 16), "max_updates": 600, "patience": 300, "learning_rate": 3e-3}
 
@@ -48,7 +49,7 @@ def test_a_diagnosis_scores_every_jet_once_in_each_set_of_bins(calibrators):
 
 def test_a_diagnosis_is_written_as_json_and_plots(calibrators, tmp_path):
     found = diagnose(calibrators, toy(1_000, seed=1), show=False)
-    plots = write(tmp_path, found, label="toy")
+    plots = write_diagnoses(tmp_path, found, label="toy")
     content = json.loads((tmp_path / "diagnostics.json").read_text())
     assert content["diagnoses"]["BNN"]["scores"]["jets"] == 1_000
     assert content["diagnoses"]["MSE"]["scores"]["crps"] is None

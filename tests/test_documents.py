@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import hepcal
 from hepcal.config import TrainingConfig
-from hepcal.documents import parse_json, parse_yaml, sealed, unsealed
 from hepcal.errors import FilesetError, TrainingError
+from hepcal.storage.documents import parse_json, parse_yaml, sealed, unsealed
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hepcal
-import hepcal.training.trainer
-from hepcal.calibrators.ensemble import multiplicities, parts
-from hepcal.calibrators.objectives import ElboObjective, MembersObjective, TrainingSet
-from hepcal.calibrators.registry import CALIBRATORS, METHODS
+import hepcal.methods.training.trainer
 from hepcal.errors import HepcalError, TrainingError
+from hepcal.methods.registry import METHODS, calibrator_of, method_of
+from hepcal.methods.regression.ensemble import multiplicities, parts
 from hepcal.networks.bayesian import MeanFieldPosterior
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead, PointHead
 from hepcal.networks.members import Members, apply_masks, keep_factors
+from hepcal.networks.objectives import ElboObjective, MembersObjective, TrainingSet
 
 JETS, INPUTS = 300, 4
 SMALL = {"hidden": (12, 8)}
@@ -257,7 +257,7 @@ TRAINED = {
 def test_every_method_trains_declares_and_comes_back_from_its_file(name, head, tmp_path):
     method = TRAINED[name] if name == "mse" else TRAINED[name].model_copy(update={"head": head})
     calibrator = hepcal.train(toy_pairs(), method, seed=1, show=False)
-    assert isinstance(calibrator, CALIBRATORS[name])
+    assert isinstance(calibrator, calibrator_of(name))
     assert calibrator.card.quantity == "mean"
     assert calibrator.columns == ("pt_calib", *method.uncertainties, "pt_calib_in_range")
     assert calibrator.uncertainties == (("calib_pred",) if "pt_calib_sigma_pred" in method.uncertainties else ())
@@ -353,19 +353,19 @@ def test_weights_reach_the_starting_values_and_the_scale_of_the_target():
 
 def test_the_jets_that_judge_are_of_all_files(monkeypatch):
     """More held-out jets than judge: a random choice of events, not the first ones of the table."""
-    monkeypatch.setattr(hepcal.training.trainer, "JUDGED_JETS", 100)
+    monkeypatch.setattr(hepcal.methods.training.trainer, "JUDGED_JETS", 100)
     held_out = toy_pairs(3_000)
-    chosen = hepcal.training.trainer._judges(held_out, seed=1)
+    chosen = hepcal.methods.training.trainer._judges(held_out, seed=1)
     assert len(chosen) == 100
     assert chosen.event.min() < 300
     assert chosen.event.max() > 2_700
 
 
 def test_the_command_line_offers_every_method():
-    from hepcal.cli import MethodChoice
+    from hepcal.cli.commands import MethodChoice
 
     # Methods that map simulation to data take a second sample, which is Python's business.
-    offered = {name for name, method in METHODS.items() if not method.needs_data}
+    offered = {name for name in METHODS if not method_of(name).needs_data}
     assert {choice.value for choice in MethodChoice} == offered
 
 

@@ -15,11 +15,11 @@ from sample_files import delphes_file, nanoaod_file
 
 import hepcal
 from hepcal.errors import IncompleteRunError, SchemaError
-from hepcal.executors import open_executor
-from hepcal.features import Features
-from hepcal.filesets import Fileset
-from hepcal.running import run
-from hepcal.schemas import event_field, event_weight
+from hepcal.events.executors import open_executor
+from hepcal.events.features import Features
+from hepcal.events.filesets import Fileset
+from hepcal.events.running import run
+from hepcal.events.schemas import event_field, event_weight
 
 EVENTS = 40
 RANGES = np.array([[0.0, 0.8], [0.8, 1.5], [1.5, 5.0]])

@@ -16,10 +16,13 @@ from hepcal.processors import SurveyProcessor
 from sample_files import delphes_file
 from typer.testing import CliRunner
 
-from hepcal import cli, executors, load_fileset, options
+from hepcal import load_fileset
+from hepcal.cli import commands as cli
+from hepcal.cli import options
 from hepcal.errors import ExecutorError, IncompleteRunError
-from hepcal.executors import WORKER_TIMEOUT, open_executor
-from hepcal.running import run
+from hepcal.events import executors
+from hepcal.events.executors import WORKER_TIMEOUT, open_executor
+from hepcal.events.running import run
 
 QUIET = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
 

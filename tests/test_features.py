@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hepcal.constituents import Constituents
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, SchemaError
-from hepcal.features import DEFAULT_FEATURES, Feature, Features
+from hepcal.events.constituents import Constituents
+from hepcal.events.features import DEFAULT_FEATURES, Feature, Features
 
 N = 5
 

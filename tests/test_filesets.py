@@ -13,8 +13,8 @@ import pytest
 from coffea.dataset_tools import DataGroupSpec, DatasetSpec
 
 from hepcal.errors import FilesetError, HepcalError
-from hepcal.filesets import RESERVED_METADATA, Fileset, load_fileset
-from hepcal.filespecs import Expected
+from hepcal.events.filesets import RESERVED_METADATA, Fileset, load_fileset
+from hepcal.events.filespecs import Expected
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import hepcal
-from hepcal.calibrators.summary import SummaryLikelihood
 from hepcal.errors import CalibratorFileError, TrainingError
-from hepcal.optimisation import _Batches
-from hepcal.training.flattening import LEAST_JETS, Flattening, flattened, spread_order
-from hepcal.training.trust import compared, trusted
+from hepcal.methods.likelihood.summary import SummaryLikelihood
+from hepcal.methods.likelihood.trust import compared, trusted
+from hepcal.methods.training.flattening import LEAST_JETS, Flattening, flattened, spread_order
+from hepcal.networks.optimisation import _Batches
 
 RESOLUTION = 0.1
 

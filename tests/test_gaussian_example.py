@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import hepcal
-from hepcal.networks.ansatz import Pairing
-from hepcal.transport import QuantileMap, map_shift, predicted_bias
+from hepcal.methods.ansatz.network import Pairing
+from hepcal.methods.transport.maps import QuantileMap, map_shift, predicted_bias
 
 N = 200_000
 PULL = 4

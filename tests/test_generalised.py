@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import hepcal
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.objectives import MembersObjective
 from hepcal.errors import CalibratorFileError, TrainingError
-from hepcal.training import inversion
+from hepcal.methods.calibrator import Calibrator
+from hepcal.methods.inversion import learning as inversion
+from hepcal.networks.objectives import MembersObjective
 
 QUICK = {"hidden": (24, 24), "max_updates": 600}
 # Half width of the response over the feature, and noise, both as a share of truth.

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load, save
 
 import hepcal
-from hepcal import hists as booking
-from hepcal import results, rows
-from hepcal.calibrators import files
-from hepcal.calibrators.card import Card
-from hepcal.checkpoints import Checkpoint
+from hepcal.closure import hists as booking
+from hepcal.closure import results
 from hepcal.errors import CalibratorFileError, HepcalError, PairsError, TrainingError
+from hepcal.methods import files
+from hepcal.methods.card import Card
+from hepcal.networks.checkpoints import Checkpoint
+from hepcal.tables import rows
 
 # Written by commit 882d3cb, before there were hashes: Bayesian network of ln p_T and eta, three draws.
 OLD = Path(__file__).parent / "data" / "calibrator_882d3cb.safetensors"

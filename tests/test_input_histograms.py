@@ -13,16 +13,17 @@ from sample_files import delphes_file
 from typer.testing import CliRunner
 
 import hepcal
-from hepcal import diagnostics, results
-from hepcal.calibrators import cache, files
-from hepcal.calibrators.base import Calibrator
-from hepcal.cli import app
-from hepcal.differences import ALL, RESPONSE, Difference, notable
+from hepcal.cli.commands import app
+from hepcal.closure import results
 from hepcal.errors import CalibratorFileError
-from hepcal.executors import open_executor
-from hepcal.features import Features
-from hepcal.filesets import Fileset
-from hepcal.input_histograms import InputHistograms
+from hepcal.evaluation import diagnostics
+from hepcal.events.executors import open_executor
+from hepcal.events.features import Features
+from hepcal.events.filesets import Fileset
+from hepcal.methods import cache, files
+from hepcal.methods.calibrator import Calibrator
+from hepcal.tables.differences import ALL, RESPONSE, Difference, notable
+from hepcal.tables.input_histograms import InputHistograms
 from hepcal.workflow import run_dijets
 
 SPEC = Features(inputs=("eta", "charged", "rest"), pt="pt")

@@ -16,13 +16,13 @@ from sample_files import delphes_file, nanoaod_file
 
 import hepcal
 from hepcal import load_fileset
-from hepcal.closure_tables import notes
+from hepcal.closure.report import notes
+from hepcal.closure.results import describe_pairs
 from hepcal.errors import FilesetError, ReadError
-from hepcal.executors import open_executor
-from hepcal.inspection import Generated, inspect
-from hepcal.normalisation import require_comparable
-from hepcal.results import describe_pairs
-from hepcal.running import run
+from hepcal.events.executors import open_executor
+from hepcal.events.inspection import Generated, inspect
+from hepcal.events.normalisation import require_comparable
+from hepcal.events.running import run
 from hepcal.workflow import run_dijets
 
 Edit = Callable[[dict[str, Any]], None]

@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, stats
 
 from hepcal.distributions import NormalMixture
-from hepcal.intervals import Knots, find_roots, modes, quantiles
+from hepcal.distributions.intervals import Knots, find_roots, modes, quantiles
 
 
 def test_roots_of_different_functions_at_once() -> None:

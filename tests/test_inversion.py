@@ -7,11 +7,11 @@ import torch
 from scipy.special import ndtri
 
 import hepcal
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.inversion import TABLE_KNOTS, continued
 from hepcal.errors import CalibratorFileError, TrainingError
-from hepcal.training.curves import PenalisedSpline, Polynomial, least_squares, normal_equations, solution
-from hepcal.training.inversion import effective_weights, truth_intervals, truth_support
+from hepcal.methods.calibrator import Calibrator
+from hepcal.methods.inversion.calibrator import TABLE_KNOTS, continued
+from hepcal.methods.inversion.learning import effective_weights, truth_intervals, truth_support
+from hepcal.methods.training.curves import PenalisedSpline, Polynomial, least_squares, normal_equations, solution
 
 FORMS = ["spline", "polynomial"]
 # Equally probable values of a unit Gaussian: averages over them have no statistical error.

@@ -34,11 +34,11 @@ from coffea.nanoevents import NanoEventsFactory
 from sample_files import nanoaod_file, toy_pairs
 
 from hepcal import BNN, Feature, Features, JetPairs, train
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.card import Card
 from hepcal.errors import HepcalError, SchemaError
-from hepcal.features import DEFAULT_FEATURES
-from hepcal.schemas import SCHEMAS, detector_pt
+from hepcal.events.features import DEFAULT_FEATURES
+from hepcal.events.schemas import SCHEMAS, detector_pt
+from hepcal.methods.calibrator import Calibrator
+from hepcal.methods.card import Card
 
 SCALE = "1.25-0.05*log10(x)+0.01*abs(y)"
 NAMES = {"JetPt": "pt", "JetMass": "mass", "JetEta": "eta", "JetPhi": "phi", "ptRaw": "pt_raw", "massRaw": "mass_raw"}

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hepcal
-from hepcal import rows as on_disk
-from hepcal import writing
-from hepcal.calibrators import ensemble
-from hepcal.constituents import Constituents
 from hepcal.errors import IncompleteRunError, OutputError, PairsError
+from hepcal.events.constituents import Constituents
+from hepcal.methods.regression import ensemble
+from hepcal.methods.training.inputs import StreamedInputs, input_tensor, network_inputs, raw_chunks
 from hepcal.networks.scaling import MOMENTUM, InputScaling, transform
-from hepcal.rows import StoredRows, check_rows, chunks, open_column, stored, taken
-from hepcal.training.inputs import StreamedInputs, input_tensor, network_inputs, raw_chunks
+from hepcal.tables import rows as on_disk
+from hepcal.tables import writing
+from hepcal.tables.rows import StoredRows, check_rows, chunks, open_column, stored, taken
 
 JETS = 700
 SMALL = {"hidden": (8, 6), "batch": 64, "max_updates": 60, "patience": 40}
@@ -285,7 +285,7 @@ def test_no_step_of_a_training_reads_more_than_a_chunk(saved, monkeypatch):
 
     monkeypatch.setattr(on_disk, "LAZY_BYTES", 10_000)
     monkeypatch.setattr(on_disk, "CHUNK_BYTES", 10_000)
-    monkeypatch.setattr("hepcal.training.trainer.JUDGED_JETS", 50)
+    monkeypatch.setattr("hepcal.methods.training.trainer.JUDGED_JETS", 50)
     monkeypatch.setattr(StoredRows, "_fill", counted)
     whole = StoredRows.__array__
 

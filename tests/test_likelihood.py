@@ -15,17 +15,17 @@ from pydantic import ValidationError
 from scipy.stats import norm
 
 import hepcal
-from hepcal.calibrators.objectives import MembersObjective
-from hepcal.calibrators.summary import SummaryLikelihood
 from hepcal.errors import CalibratorFileError, PairsError, TrainingError
+from hepcal.methods.likelihood.forward import ForwardDensity, LogResponse
+from hepcal.methods.likelihood.inverse import ConditionalInverse, TabulatedInverse
+from hepcal.methods.likelihood.learning import slopes
+from hepcal.methods.likelihood.summary import SummaryLikelihood
+from hepcal.methods.likelihood.trust import Comparison, range_of_gain
+from hepcal.methods.training.task import raw_inputs
 from hepcal.networks.dense import DenseLayout
-from hepcal.networks.forward import ForwardDensity, LogResponse
 from hepcal.networks.heads import MixtureHead
-from hepcal.networks.inverse import ConditionalInverse, TabulatedInverse
 from hepcal.networks.members import Members
-from hepcal.training.learned import raw_inputs
-from hepcal.training.likelihood import slopes
-from hepcal.training.trust import Comparison, range_of_gain
+from hepcal.networks.objectives import MembersObjective
 
 QUICK = {"hidden": (16, 16), "n": 3, "max_updates": 500, "components": 3}
 SUMMARY = hepcal.Ensemble(hidden=(16, 16), n=3, max_updates=500, schedule="cosine", batch=500, learning_rate=5e-3)
@@ -183,7 +183,7 @@ def test_what_the_calibrator_declares(calibrator: hepcal.Calibrator, tmp_path) -
         other = again.predict(test.features[:, :0], test.reco)
         assert np.array_equal(other.mean, prediction.mean)
         assert np.array_equal(other.interval()[0], prediction.interval()[0])
-    with pytest.raises(hepcal.prediction.NoDensityError):
+    with pytest.raises(hepcal.distributions.prediction.NoDensityError):
         prediction.density(np.array([2000.0]))
     with pytest.raises(ValueError, match="between 0 and 1"):
         calibrator.interval(test.features[:, :0], test.reco, 1.5)

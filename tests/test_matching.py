@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hepcal.matching import MAX_DR, leading, match
+from hepcal.events.matching import MAX_DR, leading, match
 
 Direction = tuple[float, float]
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 import hepcal
-from hepcal import augment, reweighting, scores, spread, tagging, transport, truth_closure
+from hepcal import augment, evaluation, statistics, tagging
 from hepcal.arrays import numbers, unmasked
-from hepcal.calibrators.base import Calibrator
-from hepcal.calibrators.noisy_labels import CalibrationWidth
 from hepcal.errors import HepcalError, MissingValueError
-from hepcal.features import Features
-from hepcal.scores import weighted
+from hepcal.evaluation import spread
+from hepcal.events.features import Features
+from hepcal.methods.calibrator import Calibrator
+from hepcal.methods.noisy_labels.calibrator import CalibrationWidth
+from hepcal.methods.transport import maps
+from hepcal.tables import spectra
 
 N = 60
 RNG = np.random.default_rng(1)
@@ -42,43 +44,43 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"reco": MASKED, "truth": MASKED, "weight": MASKED, "event": INTEGERS, "truth_error": MASKED},
     ),
     "closure_in_truth": (
-        lambda **changed: truth_closure.closure_in_truth(
+        lambda **changed: evaluation.closure_in_truth(
             **{"value": PLAIN, "truth": PLAIN, "weight": PLAIN, "edges": EDGES, **changed}
         ),
         {"value": MASKED, "truth": MASKED, "weight": MASKED, "by": MASKED, "event": INTEGERS, "in_range": MASKED > 0},
     ),
     "coverage_in_truth": (
-        lambda **changed: truth_closure.coverage_in_truth(
+        lambda **changed: evaluation.coverage_in_truth(
             **{"low": PLAIN - 1, "high": PLAIN + 1, "truth": PLAIN, "edges": EDGES, **changed}
         ),
         {"low": MASKED, "high": MASKED, "truth": MASKED, "weight": MASKED, "by": MASKED, "event": INTEGERS},
     ),
     "score": (
-        lambda **changed: scores.score(**{"prediction": prediction(), "truth": PLAIN, "weight": PLAIN, **changed}),
+        lambda **changed: evaluation.score(**{"prediction": prediction(), "truth": PLAIN, "weight": PLAIN, **changed}),
         {"truth": MASKED, "weight": MASKED},
     ),
     "score_in_bins": (
-        lambda **changed: scores.score_in_bins(
+        lambda **changed: evaluation.score_in_bins(
             **{"prediction": prediction(), "truth": PLAIN, "weight": None, "by": PLAIN, "edges": EDGES, **changed}
         ),
         {"truth": MASKED, "weight": MASKED, "by": MASKED},
     ),
-    "weighted_mean": (lambda **c: weighted.weighted_mean(**{"values": PLAIN, "weight": PLAIN, **c}), {
+    "weighted_mean": (lambda **c: statistics.weighted_mean(**{"values": PLAIN, "weight": PLAIN, **c}), {
         "values": MASKED, "weight": MASKED,
     }),
     "weighted_quantiles": (
-        lambda **c: weighted.weighted_quantiles(**{"values": PLAIN, "weight": PLAIN, "probabilities": [0.5], **c}),
+        lambda **c: statistics.weighted_quantiles(**{"values": PLAIN, "weight": PLAIN, "probabilities": [0.5], **c}),
         {"values": MASKED, "weight": MASKED},
     ),
-    "n_eff": (reweighting.n_eff, {"weight": MASKED}),
+    "n_eff": (spectra.n_eff, {"weight": MASKED}),
     "flattening_weights": (
-        lambda **c: reweighting.flattening_weights(**{"truth": PLAIN, **c}), {"weight": MASKED, "truth": MASKED},
+        lambda **c: spectra.flattening_weights(**{"truth": PLAIN, **c}), {"weight": MASKED, "truth": MASKED},
     ),
     "resonance_weights": (
-        lambda **c: reweighting.resonance_weights(**{"mass": PLAIN, **c}), {"weight": MASKED, "mass": MASKED},
+        lambda **c: spectra.resonance_weights(**{"mass": PLAIN, **c}), {"weight": MASKED, "mass": MASKED},
     ),
     "transport": (
-        lambda **c: transport.CumulativeDistribution.of(**{"sample": PLAIN, **c}),
+        lambda **c: maps.CumulativeDistribution.of(**{"sample": PLAIN, **c}),
         {"sample": MASKED, "weight": MASKED, "event": INTEGERS},
     ),
     "spread_ratio": (

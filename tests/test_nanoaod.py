@@ -14,12 +14,12 @@ from coffea.processor import IterativeExecutor, Runner
 from hepcal.processors import DijetProcessor, ResponseProcessor
 
 from hepcal import JetPairs, load_fileset
-from hepcal.calibrators.base import Calibrator
 from hepcal.errors import HepcalError, MissingFieldError, PairsError, ReadError
-from hepcal.executors import open_executor
-from hepcal.features import DEFAULT_FEATURES
-from hepcal.running import run
-from hepcal.schemas import SCHEMAS, detector_pt, event_field
+from hepcal.events.executors import open_executor
+from hepcal.events.features import DEFAULT_FEATURES
+from hepcal.events.running import run
+from hepcal.events.schemas import SCHEMAS, detector_pt, event_field
+from hepcal.methods.calibrator import Calibrator
 
 SIMULATION = (
     "nano_dy.root",

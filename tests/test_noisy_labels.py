@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import hepcal
-from hepcal import results
 from hepcal.augment import smear_labels
-from hepcal.calibrators.noisy_labels import BASELINE, SMEARED, CalibrationWidth
+from hepcal.closure import results
 from hepcal.config import TrainingConfig
 from hepcal.errors import CalibratorFileError, HepcalError, PairsError, TrainingError
-from hepcal.training import noisy_labels as training
+from hepcal.methods.noisy_labels import learning as training
+from hepcal.methods.noisy_labels.calibrator import BASELINE, SMEARED, CalibrationWidth
 
 QUICK = {"hidden": (16, 16), "batch": 250, "learning_rate": 5e-3, "schedule": "cosine", "max_updates": 600}
 TINY = {**QUICK, "hidden": (8,), "max_updates": 40}
@@ -255,7 +255,7 @@ def test_fresh_labels_reach_every_network_of_an_ensemble(sample, pairs):
 def test_an_interrupted_training_ends_in_the_same_calibrator(pairs, fresh, stage, tmp_path, monkeypatch):
     method = hepcal.NoisyLabels(method=hepcal.BNN(**{**TINY, "patience": 80}, draws=5), fraction=0.1, fresh=fresh)
     whole = trained(pairs, method)
-    original, looks = hepcal.optimisation.Loop.look, []
+    original, looks = hepcal.networks.optimisation.Loop.look, []
 
     def stop(loop):
         looks.append(loop.update)
@@ -264,7 +264,7 @@ def test_an_interrupted_training_ends_in_the_same_calibrator(pairs, fresh, stage
             raise KeyboardInterrupt
         return original(loop)
 
-    monkeypatch.setattr("hepcal.optimisation.Loop.look", stop)
+    monkeypatch.setattr("hepcal.networks.optimisation.Loop.look", stop)
     with pytest.raises(KeyboardInterrupt):
         trained(pairs, method, checkpoint=tmp_path / "state")
     monkeypatch.undo()

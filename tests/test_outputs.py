@@ -20,10 +20,14 @@ import torch
 from typer.testing import CliRunner
 
 import hepcal
-from hepcal import cli, diagnostics, outputs, results, tables
-from hepcal.calibrators import files
-from hepcal.checkpoints import Checkpoint, CheckpointWarning
+from hepcal.cli import commands as cli
+from hepcal.closure import results
 from hepcal.errors import HepcalError, OutputError, PairsError
+from hepcal.methods import files
+from hepcal.networks.checkpoints import Checkpoint, CheckpointWarning
+from hepcal.storage import outputs
+from hepcal.tables import files as tables
+from hepcal.workflow import write_diagnoses
 
 RNG = np.random.default_rng(3)
 TRUTH = RNG.uniform(50, 500, 300)
@@ -114,7 +118,7 @@ def test_no_room_is_said_before_the_work_with_the_path(tmp_path: Path) -> None:
 
 def writers(calibrator: Any) -> dict[str, Callable[[Path], Any]]:
     def result(path: Path) -> None:
-        from hepcal import hists
+        from hepcal.closure import hists
 
         results.write(path, hists.book(), {"schema_version": 1})
 
@@ -122,7 +126,7 @@ def writers(calibrator: Any) -> dict[str, Callable[[Path], Any]]:
         "calibrator": calibrator.save,
         "table": TABLE.save,
         "result": result,
-        "diagnostics": lambda path: diagnostics.write(path, {}),
+        "diagnostics": lambda path: write_diagnoses(path, {}),
     }
 
 
@@ -259,7 +263,11 @@ def test_commands_refuse_a_bad_output_before_the_work(
     for name in ("absent.json", "mine/thesis.tex"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"x": ["root://nowhere/file.root"]}')
-    for name in ("hepcal.pairs.JetPairs.open", "hepcal.pairs.JetPairs.from_fileset", "hepcal.running.inspect"):
+    for name in (
+        "hepcal.tables.pairs.JetPairs.open",
+        "hepcal.tables.pairs.JetPairs.from_fileset",
+        "hepcal.events.running.inspect",
+    ):
         monkeypatch.setattr(name, work)
     for output in (fifo, Path("mine")):
         if command == "train" and output != fifo:
@@ -271,7 +279,8 @@ def test_commands_refuse_a_bad_output_before_the_work(
 
 
 def test_the_command_line_loads_no_torch_to_say_so() -> None:
-    code = "import sys, hepcal.outputs, hepcal.tables; assert not {'torch', 'dask', 'matplotlib'} & sys.modules.keys()"
+    code = "import sys, hepcal.storage.outputs, hepcal.tables.files; "
+    code += "assert not {'torch', 'dask', 'matplotlib'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

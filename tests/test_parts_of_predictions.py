@@ -9,9 +9,9 @@ import pytest
 from conftest import TINY
 
 import hepcal
-from hepcal.calibrators.base import Calibrator
+from hepcal.distributions.prediction import NoDensityError, Prediction
 from hepcal.errors import HepcalError, PairsError
-from hepcal.prediction import NoDensityError, Prediction
+from hepcal.methods.calibrator import Calibrator
 
 WITH_DENSITY = ("bnn", "bnn_tails", "ensemble", "ensemble_parts", "heteroscedastic", "dropout", "noisy_labels")
 

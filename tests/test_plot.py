@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hepcal import hists as booking
 from hepcal import plot
-from hepcal.metrics import closure
+from hepcal.closure import hists as booking
+from hepcal.closure.figures import closure
 from hepcal.plot import closure as figures_of_closure
 
 SINGLE = (plot.response, plot.bias, plot.uncertainties, plot.pull)

@@ -7,11 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from hepcal import plot
-from hepcal import scores as sc
+from hepcal import evaluation, plot
 from hepcal.distributions import NormalMixture
+from hepcal.distributions.prediction import Prediction
 from hepcal.plot.diagnostics import FIGURES
-from hepcal.prediction import Prediction
 
 EDGES = (300, 500, 700, 1200)
 
@@ -43,14 +42,14 @@ def sample():
 @pytest.fixture(scope="module")
 def scores(sample):
     predictions, truth = sample
-    return {name: sc.score(prediction, truth) for name, prediction in predictions.items()}
+    return {name: evaluation.score(prediction, truth) for name, prediction in predictions.items()}
 
 
 @pytest.fixture(scope="module")
 def binned(sample):
     predictions, truth = sample
     return {
-        name: sc.score_in_bins(prediction, truth, None, prediction.mean, EDGES)
+        name: evaluation.score_in_bins(prediction, truth, None, prediction.mean, EDGES)
         for name, prediction in predictions.items()
     }
 
@@ -161,7 +160,7 @@ def test_bins_of_few_jets_are_left_out(sample, ax):
     predictions, truth = sample
     edges = (0, 300, 303, 1200)
     prediction = predictions["right"]
-    found = sc.score_in_bins(prediction, truth, None, prediction.mean, edges)
+    found = evaluation.score_in_bins(prediction, truth, None, prediction.mean, edges)
     assert 0 < found.bins[1].n_eff < 10
     plot.scores_in_bins({"right": found}, ax=ax)
     assert points(ax, "right")[0] == pytest.approx([(303 + 1200) / 2])

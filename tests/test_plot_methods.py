@@ -7,10 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from hepcal import plot
+from hepcal.distributions.prediction import Prediction
+from hepcal.evaluation import closure_in_truth, coverage_in_truth
+from hepcal.evaluation.priors import prior_dependence
 from hepcal.plot.methods import CLOSURES, SHIFTS
-from hepcal.prediction import Prediction
-from hepcal.priors import prior_dependence
-from hepcal.truth_closure import closure_in_truth, coverage_in_truth
 
 EDGES = (900, 1000, 1200, 1500)
 

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as stn
 from scipy import optimize, stats
 
 from hepcal.distributions import CrystalBall, Distribution, NormalMixture
-from hepcal.prediction import JETS_AT_ONCE, NoDensityError, Prediction
-from hepcal.uncertainties import combine_draws
+from hepcal.distributions.prediction import JETS_AT_ONCE, NoDensityError, Prediction
+from hepcal.distributions.uncertainties import combine_draws
 
 ONE_SIGMA = 0.6827
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import hepcal
+from hepcal.distributions.prediction import Prediction
 from hepcal.errors import PairsError
-from hepcal.prediction import Prediction
-from hepcal.priors import Above, Flat, Steeper, prior_dependence, spectra
-from hepcal.reweighting import n_eff
+from hepcal.evaluation.priors import Above, Flat, Steeper, prior_dependence, spectra
+from hepcal.statistics import n_eff
 
 EDGES = (800.0, 1000.0, 1300.0, 1800.0)
 LOW, FALL, SCALE, SIGMA = 800.0, 250.0, 0.95, 0.05

@@ -4,7 +4,7 @@ from hepcal.processors import SurveyProcessor
 
 from hepcal import progress
 from hepcal.demo import demo_fileset
-from hepcal.running import run
+from hepcal.events.running import run
 
 
 def test_every_executor_reports_while_it_runs_or_is_silent(executor, monkeypatch, capsys):

@@ -12,9 +12,8 @@ def test_public_names_are_these():
     assert sorted(hepcal.__all__) == [
         "BNN", "Calibrator", "Constituents", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz",
         "GeneralisedInversion", "Heteroscedastic", "JetPairs", "Likelihood", "MSE", "NoisyLabels",
-        "NumericalInversion", "OptimalTransport", "Prediction", "SummaryLikelihood", "augment", "cross_fit",
-        "diagnostics", "load_fileset", "plot", "priors", "processors", "results", "scores", "spread", "tagging",
-        "train", "truth_closure",
+        "NumericalInversion", "OptimalTransport", "Prediction", "SummaryLikelihood", "augment", "closure", "cross_fit",
+        "evaluation", "load_fileset", "plot", "processors", "statistics", "tagging", "train",
     ]  # fmt: skip
     assert set(dir(hepcal)) == {*hepcal.__all__, "__version__"}
     for name in hepcal.__all__:
@@ -26,18 +25,25 @@ def test_an_unknown_name_lists_the_known_ones():
         _ = hepcal.Calibrater
 
 
+@pytest.mark.parametrize("name", ["diagnostics", "priors", "results", "scores", "spread", "truth_closure"])
+def test_a_name_that_moved_says_where(name):
+    with pytest.raises(AttributeError, match=f"no attribute {name!r}: it is hepcal.(evaluation|closure)"):
+        getattr(hepcal, name)
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
         ("hepcal", ["torch", "dask", "distributed", "matplotlib", "coffea", "awkward", "numpy"]),
-        ("hepcal.cli", ["torch", "dask", "distributed", "matplotlib", "coffea", "awkward"]),
+        ("hepcal.cli.commands", ["torch", "dask", "distributed", "matplotlib", "coffea", "awkward"]),
         ("hepcal.plot", ["torch", "dask", "distributed"]),
-        ("hepcal.results", ["torch", "distributed", "matplotlib"]),
-        ("hepcal.pairs", ["torch", "matplotlib"]),
-        ("hepcal.scores", ["torch", "dask", "matplotlib", "scoringrules"]),
-        ("hepcal.intervals", ["torch", "dask", "matplotlib"]),
-        ("hepcal.truth_closure", ["torch", "dask", "matplotlib"]),
-        ("hepcal.transport", ["torch", "dask", "matplotlib"]),
+        ("hepcal.closure.results", ["torch", "distributed", "matplotlib"]),
+        ("hepcal.tables.pairs", ["torch", "matplotlib"]),
+        ("hepcal.evaluation", ["torch", "dask", "matplotlib", "scoringrules"]),
+        ("hepcal.distributions.intervals", ["torch", "dask", "matplotlib"]),
+        ("hepcal.closure", ["torch", "dask", "matplotlib", "hist"]),
+        ("hepcal.methods.registry", ["torch", "pydantic", "numpy"]),
+        ("hepcal.methods.transport.maps", ["torch", "dask", "matplotlib"]),
     ],
 )
 def test_imports_stay_light(module, heavy):

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import hepcal
-from hepcal import hists as booking
-from hepcal import results
+from hepcal.closure import hists as booking
+from hepcal.closure import results
+from hepcal.closure.figures import closure, samples
 from hepcal.errors import HepcalError, OutputError
-from hepcal.metrics import closure, samples
 
 N = 40_000
 SCALE, WIDTH = 0.97, 0.08

@@ -17,18 +17,16 @@ from hypothesis.extra import numpy as stn
 from pydantic import ValidationError
 
 from hepcal.errors import PairsError
-from hepcal.reweighting import (
+from hepcal.statistics import longest_run, n_eff
+from hepcal.tables.spectra import (
     MASS_BIN,
     MASS_BINS,
     MassDensity,
     Resonance,
     TruthDensity,
     flattening_weights,
-    longest_run,
-    n_eff,
     resonance_weights,
 )
-from hepcal.scores import effective_number
 
 START, SLOPE = 2000.0, 400.0  # a falling exponential spectrum above a threshold [GeV]
 
@@ -420,7 +418,7 @@ def test_truth_densities_that_are_none_are_refused() -> None:
 )
 def test_effective_number_of_entries(weight: list[float], expected: float) -> None:
     assert n_eff(np.array(weight)) == pytest.approx(expected)
-    assert effective_number(np.array(weight)) == n_eff(np.array(weight))
+    assert n_eff(np.array(weight)) == n_eff(np.array(weight))
 
 
 def test_effective_number_of_float32_weights_is_that_in_float64() -> None:

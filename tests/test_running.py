@@ -24,12 +24,13 @@ from coffea.processor import Runner
 from hepcal.processors import SurveyProcessor
 
 import hepcal
-from hepcal import load_fileset, running
-from hepcal.calibrators.base import Calibrator
+from hepcal import load_fileset
 from hepcal.errors import FilesetError, HepcalError, IncompleteRunError, ReadError, SchemaError
-from hepcal.executors import ExecutorFactory, open_executor
+from hepcal.events import running
+from hepcal.events.executors import ExecutorFactory, open_executor
+from hepcal.events.running import inspect
+from hepcal.methods.calibrator import Calibrator
 from hepcal.networks.dense import DenseLayout
-from hepcal.running import inspect
 from hepcal.workflow import run_dijets
 
 EVENTS = 40
@@ -567,7 +568,7 @@ def test_a_training_table_is_not_made_of_files_that_change(
         change(good[1], write_delphes)
         return found
 
-    monkeypatch.setattr("hepcal.writing.inspect" if on_disk else "hepcal.running.inspect", then_changes)
+    monkeypatch.setattr("hepcal.tables.writing.inspect" if on_disk else "hepcal.events.running.inspect", then_changes)
     fileset = {"QCD": [str(path) for path in good]}
     whole = good[1].read_bytes()
     for allowed in (False, True):

@@ -13,15 +13,7 @@ import uproot
 from coffea.nanoevents import NanoEventsFactory
 
 from hepcal.errors import MissingFieldError, SchemaError
-from hepcal.schemas import (
-    SCHEMAS,
-    detect,
-    detector_pt,
-    event_field,
-    event_weight,
-    is_simulation,
-    truth_jets,
-)
+from hepcal.events.schemas import SCHEMAS, detect, detector_pt, event_field, event_weight, is_simulation, truth_jets
 
 REAL = {
     "nano_dy.root": "nanoaod",

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import hepcal
-from hepcal.calibrators.ensemble import multiplicities
 from hepcal.errors import TrainingError
-from hepcal.signed_weights import shared
-from hepcal.training import trainer
-from hepcal.training.collapse import misses_dependence
-from hepcal.training.positive import coordinates, with_positive_weights
-from hepcal.training.sanity import require_sane
+from hepcal.methods.regression.ensemble import multiplicities
+from hepcal.methods.training import trainer
+from hepcal.methods.training.collapse import misses_dependence
+from hepcal.methods.training.positive import coordinates, with_positive_weights
+from hepcal.methods.training.sanity import require_sane
+from hepcal.tables.signed_weights import shared
 
 QUICK = {"hidden": (8, 8), "max_updates": 500, "schedule": "cosine", "learning_rate": 3e-3}
 RESPONSE, RESOLUTION = 0.9, 0.1
@@ -223,7 +223,7 @@ def test_negative_weights_never_reach_a_loss(jets, monkeypatch):
 
 def test_a_loss_below_that_of_any_density_is_none(monkeypatch):
     monkeypatch.setattr(
-        "hepcal.calibrators.objectives.MembersObjective.held_out_loss", lambda *_: torch.tensor([-358_359.0])
+        "hepcal.networks.objectives.MembersObjective.held_out_loss", lambda *_: torch.tensor([-358_359.0])
     )
     with pytest.raises(TrainingError, match="held-out loss became"):
         hepcal.train(signed_jets(200, share=0.0), hepcal.MSE(**QUICK), show=False)

@@ -23,9 +23,9 @@ from typer.testing import CliRunner
 
 import hepcal
 from hepcal import tagging
-from hepcal.calibrators.base import Calibrator
-from hepcal.cli import app
-from hepcal.filesets import Fileset
+from hepcal.cli.commands import app
+from hepcal.events.filesets import Fileset
+from hepcal.methods.calibrator import Calibrator
 
 README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(hepcal.__file__).parent
@@ -55,7 +55,7 @@ def results_of_a_run(
     tmp_path_factory: pytest.TempPathFactory, demo_files: dict[str, Fileset], small_calibrator: Calibrator
 ) -> Path:
     """Directory of a run over the first file."""
-    from hepcal.executors import open_executor
+    from hepcal.events.executors import open_executor
     from hepcal.workflow import run_dijets
 
     directory = tmp_path_factory.mktemp("run") / "results"
@@ -166,25 +166,27 @@ def test_examples_in_docstrings_run(
     top_jets: hepcal.JetPairs,
     request: pytest.FixtureRequest,
 ) -> None:
-    from hepcal import results
-    from hepcal.scores import score
+    from hepcal.closure import results
+    from hepcal.evaluation import score
 
     monkeypatch.setattr(tagging, "train", short_tagger(tagging.train))
     if module.startswith("hepcal.tagging"):
         at_work |= {"signal": top_jets, "background": top_jets, "pairs": top_jets, "is_signal": np.arange(300) % 2}
-    if module.startswith("hepcal.plot"):
-        from hepcal.truth_closure import closure_in_truth
+    if module.startswith(("hepcal.plot", "hepcal.closure")):
+        from hepcal.evaluation import closure_in_truth
 
         at_work["directory"] = request.getfixturevalue("results_of_a_run")
         at_work["hists"] = results.load_hists(at_work["directory"])
         at_work["scores"] = score(at_work["prediction"], at_work["truth"])
         at_work |= {"values": {"BNN": at_work["value"]}, "edges": (900, 1100, 2000)}
         at_work["closure"] = closure_in_truth(at_work["value"], at_work["truth"], edges=(900, 1100, 2000))
-    if module == "hepcal.priors":
+    if module == "hepcal.evaluation.priors":
         at_work |= vars(importlib.import_module(module))
-        monkeypatch.setattr(hepcal.priors, "MIN_BIN_N_EFF", 5, raising=False)
-    if module == "hepcal.diagnostics":
-        monkeypatch.setattr("hepcal.diagnostics.train", shortened(importlib.import_module("hepcal.training").train))
+        monkeypatch.setattr(hepcal.evaluation.priors, "MIN_BIN_N_EFF", 5, raising=False)
+    if module == "hepcal.evaluation.diagnostics":
+        monkeypatch.setattr(
+            "hepcal.evaluation.diagnostics.train", shortened(importlib.import_module("hepcal.methods.training").train)
+        )
     run(code, at_work)
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hepcal import hists
-from hepcal.metrics import Closure, closure
-from hepcal.scores import weighted_quantiles
-from hepcal.statistics import CENTRAL, Cumulative, monotone
-from hepcal.truth_closure import TruthClosure, closure_in_truth
+from hepcal.closure import hists
+from hepcal.closure.figures import Closure, closure
+from hepcal.evaluation import TruthClosure, closure_in_truth
+from hepcal.statistics import CENTRAL, Cumulative, monotone, weighted_quantiles
 
 Columns = dict[str, np.ndarray]
 EDGES = np.array([100.0, 200.0, 400.0])

@@ -13,8 +13,8 @@ from torch.distributions import Normal, kl_divergence
 
 import hepcal
 from hepcal.errors import CalibratorFileError, NonFiniteFeatureError, TrainingError
-from hepcal.networks.cores import threads
 from hepcal.networks.inference import BLOCK
+from hepcal.networks.parallel import threads
 from hepcal.tagging import (
     LoLa,
     Tagger,
@@ -517,7 +517,7 @@ def test_a_table_on_disk_gives_the_same_tagger(samples, judges, tmp_path, monkey
     in_memory = train(*(table(part) for part in samples), SHORT, seed=1, show=False)
     for number, part in enumerate(samples):
         table(part).save(tmp_path / str(number))
-    monkeypatch.setattr("hepcal.rows.LAZY_BYTES", 1000)
+    monkeypatch.setattr("hepcal.tables.rows.LAZY_BYTES", 1000)
     stored = [hepcal.JetPairs.open(tmp_path / str(number)) for number in (0, 1)]
     on_disk = train(*stored, SHORT, seed=1, show=False)
     assert torch.equal(weights_of(in_memory), weights_of(on_disk))
@@ -582,7 +582,7 @@ def test_a_training_goes_on_from_its_checkpoint(samples, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return look(loop)
 
-    from hepcal.optimisation import Loop
+    from hepcal.networks.optimisation import Loop
 
     look = Loop.look
     monkeypatch.setattr(Loop, "look", interrupted)

@@ -14,12 +14,12 @@ from sample_files import delphes_file, nanoaod_file
 
 import hepcal
 from hepcal import JetPairs
-from hepcal.calibrators.card import SourceCard
 from hepcal.errors import IncompleteRunError, PairsError
-from hepcal.features import Features
-from hepcal.filesets import Fileset
-from hepcal.threshold import count, threshold_of
-from hepcal.training.learned import truncated_below
+from hepcal.events.features import Features
+from hepcal.events.filesets import Fileset
+from hepcal.events.threshold import count, threshold_of
+from hepcal.methods.card import SourceCard
+from hepcal.methods.training.task import truncated_below
 
 EVENTS, CUT = 300, 150.0
 PLAIN = Features(inputs=("eta",))

@@ -13,8 +13,8 @@ import torch
 from conftest import TINY
 
 import hepcal
-from hepcal.calibrators import cache
-from hepcal.calibrators.base import Calibrator
+from hepcal.methods import cache
+from hepcal.methods.calibrator import Calibrator
 from hepcal.networks.settings import own_settings
 
 # Functions of torch that make tensors, and whether their type is torch's default if they are not told.

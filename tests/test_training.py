@@ -9,10 +9,10 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import softplus
 
 import hepcal
-from hepcal.calibrators.objectives import HELD_OUT_SAMPLES, HELD_OUT_SEED, TrainingSet
-from hepcal.calibrators.registry import METHODS
 from hepcal.errors import HepcalError, PairsError, TrainingError
+from hepcal.methods.registry import METHODS, method_of
 from hepcal.networks.heads import SIGMA_FLOOR
+from hepcal.networks.objectives import HELD_OUT_SAMPLES, HELD_OUT_SEED, TrainingSet
 
 QUICK = {"hidden": (24, 24), "max_updates": 1_500, "patience": 400, "batch": 256}
 
@@ -192,7 +192,7 @@ def test_a_method_without_checkpoints_says_so_and_touches_no_file(name, tmp_path
 
 
 def test_every_method_says_whether_it_resumes():
-    resuming = {name for name, method in METHODS.items() if method.resumes}
+    resuming = {name for name in METHODS if method_of(name).resumes}
     assert resuming == set(METHODS) - {"inversion", "gaussian_ansatz", "transport"}
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm, wasserstein_distance
 
 import hepcal
-from hepcal import results
+from hepcal.closure import results
 from hepcal.errors import CalibratorFileError, TrainingError
-from hepcal.transport import CumulativeDistribution, QuantileMap, TransportError, map_shift, predicted_bias
+from hepcal.methods.transport.maps import CumulativeDistribution, QuantileMap, TransportError, map_shift, predicted_bias
 
 ALPHA = np.sqrt(5 / 2)
 

@@ -14,13 +14,13 @@ from hepcal.processors.selection import LeadingPair
 from sample_files import delphes_file, nanoaod_file
 
 from hepcal import JetPairs
-from hepcal.calibrators.base import Calibrator
+from hepcal.closure.results import describe_pairs
 from hepcal.errors import IncompleteRunError
-from hepcal.executors import open_executor
-from hepcal.features import Features
-from hepcal.filesets import Fileset
-from hepcal.results import describe_pairs
-from hepcal.running import run
+from hepcal.events.executors import open_executor
+from hepcal.events.features import Features
+from hepcal.events.filesets import Fileset
+from hepcal.events.running import run
+from hepcal.methods.calibrator import Calibrator
 
 EVENTS = 60
 PLAIN = Features(inputs=("eta",))

@@ -10,17 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
-from hepcal.scores import effective_number
-from hepcal.truth_closure import (
-    closure_in_truth,
-    core,
-    coverage_in_truth,
-    mean,
-    median_line,
-    paired_resolution_gain,
-    quantiles,
-    standard_error,
-)
+from hepcal.evaluation import closure_in_truth, coverage_in_truth, paired_resolution_gain
+from hepcal.evaluation.estimators import core, mean, median_line, quantiles, standard_error
+from hepcal.statistics import n_eff
 
 EDGES = (900.0, 1000.0, 1200.0, 1500.0)
 FIGURES = ("mean", "median", "core", "resolution", "core_resolution", "slope", "resolution_over_slope")
@@ -427,10 +419,12 @@ def test_quantiles_of_a_uniform_have_the_binomial_error():
     for p, found in zip((0.1, 0.5, 0.9), quantiles(values, np.ones(n), (0.1, 0.5, 0.9)), strict=True):
         assert found.value == pytest.approx(p, abs=1 / n)
         assert standard_error(found.influence, np.ones(n)) == pytest.approx(np.sqrt(p * (1 - p) / n), rel=0.01)
-    assert effective_number(np.ones(n)) == n
+    assert n_eff(np.ones(n)) == n
 
 
-@pytest.mark.parametrize("module", ["truth_closure", "priors", "reweighting"])
+@pytest.mark.parametrize(
+    "module", ["evaluation", "evaluation.priors", "tables.spectra", "statistics", "methods.registry"]
+)
 def test_imports_stay_light(module):
     heavy = ["torch", "dask", "matplotlib", "coffea"]
     code = f"import sys, hepcal.{module}; print([m for m in {heavy} if m in sys.modules])"

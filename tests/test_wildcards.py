@@ -13,7 +13,7 @@ import pytest
 
 from hepcal import load_fileset
 from hepcal.errors import FilesetError
-from hepcal.wildcards import expand
+from hepcal.events.wildcards import expand
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from coffea.nanoevents import DelphesSchema, NanoEventsFactory
 
 import hepcal
 from hepcal.demo import demo_fileset
-from hepcal.diagnostics import diagnose
-from hepcal.spread import bootstrap_trainings, spread_ratio
+from hepcal.evaluation.diagnostics import diagnose
+from hepcal.evaluation.spread import bootstrap_trainings, spread_ratio
 
 # %% [markdown]
 # ## Four calibrators
@@ -334,4 +334,4 @@ ax.legend(frameon=False, loc="upper left")
 # * Statistical error of the training: `Ensemble(head="tails")`, which is `analysis/configs/ensemble.yaml`.
 # * Errors of event observables: replicas of an ensemble; `calib_pred` where an envelope is enough.
 # * Look at the coverage, and at the ratio of `sigma_pred` to the scatter of trainings, on your own sample:
-#   `hepcal diagnose`, `hepcal.spread`.
+#   `hepcal diagnose`, `hepcal.evaluation.spread`.

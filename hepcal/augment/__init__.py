@@ -1,7 +1,7 @@
 """Augmentations: labels smeared, constituents scaled, smeared and overlaid, for tests and for training.
 
-All of them are deterministic given a seed and the identity of the jets (:mod:`hepcal.identity`): the same jet gets the
-same random numbers in any order, subset or chunk.
+All of them are deterministic given a seed and the identity of the jets (:mod:`hepcal.tables.random`): the same jet gets
+the same random numbers in any order, subset or chunk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Changes of constituents in the layout of :class:`hepcal.constituents.Constituents`; four-vectors stay physical.
+"""Changes of constituents; four-vectors stay physical.
 
-A constituent that is scaled by a factor is scaled as a four-vector, its mass included: E² - p² becomes factor² m², and
-massless stays massless. Afterwards the slots are in falling p_T again, with the empty ones last. In the jet frame, all
-constituents turn with the axis of their sum, so that it points where it did before.
+The layout is that of :class:`hepcal.events.constituents.Constituents`. A constituent that is scaled by a factor is
+scaled as a four-vector, its mass included: E² - p² becomes factor² m², and massless stays massless. Afterwards the
+slots are in falling p_T again, with the empty ones last. In the jet frame, all constituents turn with the axis of their
+sum, so that it points where it did before.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri, pdtr
 
 from hepcal.arrays import unmasked
-from hepcal.constituents import COMPONENTS
-from hepcal.identity import uniform
+from hepcal.events.constituents import COMPONENTS
+from hepcal.tables.random import uniform
 
 __all__ = ["Augmented", "overlay_pileup", "scale_constituents", "scale_leading", "smear_constituents"]
 
@@ -99,7 +100,7 @@ def smear_constituents(
         block: Columns of the layout [GeV], shape (n, 4 count).
         sigma: Relative width of the noise, not negative.
         seed: Of the random numbers.
-        identity: Of the jets, uint64 of shape (n,); see :func:`hepcal.identity.identity_of`.
+        identity: Of the jets, uint64 of shape (n,); see :func:`hepcal.tables.random.identity_of`.
         frame: That of the layout.
 
     Raises:
@@ -139,7 +140,7 @@ def overlay_pileup(
         radius: They lie within this distance of the axis in eta and phi, uniformly in area.
         mean_pt: Mean of their p_T [GeV].
         seed: Of the random numbers.
-        identity: Of the jets, uint64 of shape (n,); see :func:`hepcal.identity.identity_of`.
+        identity: Of the jets, uint64 of shape (n,); see :func:`hepcal.tables.random.identity_of`.
         frame: That of the layout.
 
     Raises:

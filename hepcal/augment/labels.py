@@ -8,8 +8,8 @@ import numpy as np
 
 from hepcal.arrays import numbers
 from hepcal.errors import PairsError
-from hepcal.identity import identity_of, normal
-from hepcal.pairs import JetPairs
+from hepcal.tables.pairs import JetPairs
+from hepcal.tables.random import identity_of, normal
 
 __all__ = ["label_errors", "smear_labels"]
 
@@ -34,7 +34,8 @@ def smear_labels(pairs: JetPairs, fraction: float | None = None, *, seed: int = 
 
     Raises:
         PairsError: There is no error, it is negative or not finite, or a label would not be positive; counts them.
-            The last cannot be for errors below 14 %, since no normal number of :mod:`hepcal.identity` is beyond 6.8.
+            The last cannot be for errors below 14 %, since no normal number of :mod:`hepcal.tables.random` is beyond
+            6.8.
     """
     error = label_errors(pairs, fraction)
     xi = normal(seed, identity_of(pairs.event, pairs.reco), 1, LABELS)[:, 0]

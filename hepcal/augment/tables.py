@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from hepcal.augment import four_vectors
 from hepcal.augment.four_vectors import LARGEST_MU, Augmented, Frame
 from hepcal.errors import PairsError
-from hepcal.identity import identity_of
-from hepcal.outputs import reserve
-from hepcal.pairs import JetPairs
-from hepcal.tables import prepare
+from hepcal.storage.outputs import reserve
+from hepcal.tables.files import prepare
+from hepcal.tables.pairs import JetPairs
+from hepcal.tables.random import identity_of
 
 __all__ = ["Augmentation", "OverlayPileup", "ScaleConstituents", "ScaleLeading", "SmearConstituents"]
 

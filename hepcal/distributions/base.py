@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from hepcal.identity import RandomByJet
+from hepcal.tables.random import RandomByJet
 
 __all__ = ["ROOT_TWO_PI", "Distribution", "Jets", "as_float64", "require_positive"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hepcal.distributions.base import Distribution, Jets, as_float64
-from hepcal.identity import RandomByJet
+from hepcal.tables.random import RandomByJet
 
 __all__ = ["Blend"]
 

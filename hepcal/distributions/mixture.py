@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from hepcal.distributions.base import ROOT_TWO_PI, Distribution, Jets, as_float64, require_positive
-from hepcal.identity import RandomByJet
+from hepcal.tables.random import RandomByJet
 
 __all__ = ["NormalMixture"]
 

@@ -162,7 +162,7 @@ def fill_block(block: torch.Tensor, features: np.ndarray, reco: np.ndarray, star
 def blocks(features: np.ndarray, reco: np.ndarray, jets: int = BLOCK) -> Iterator[tuple[slice, torch.Tensor]]:
     """Cut jets into raw feature-major blocks (1 + d, jets): p_T first; the last block repeats its first jet.
 
-    The same memory is filled again for every block. To use all cores, see :func:`hepcal.networks.cores.map_blocks`.
+    The same memory is filled again for every block. To use all cores, see :func:`hepcal.networks.parallel.map_blocks`.
 
     Args:
         features: float32 of shape (n, d).

@@ -9,8 +9,7 @@ from itertools import groupby
 
 import torch
 
-from hepcal.scores import weighted_quantiles
-from hepcal.statistics import CENTRAL
+from hepcal.statistics import CENTRAL, weighted_quantiles
 
 __all__ = ["InputScaling", "TargetScaling"]
 

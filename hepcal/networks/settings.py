@@ -74,7 +74,7 @@ def full_precision() -> Iterator[None]:
     The lower precisions that are popular for training language models move a calibrated p_T by a percent. The setting
     before comes back when the last thread leaves. ``torch.autocast`` of the caller is off inside.
     """
-    products = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    products = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     with _Precision.lock:
         if _Precision.inside == 0:
             _Precision.before = tuple(product.fp32_precision for product in products)

@@ -6,8 +6,8 @@
     ax = hepcal.plot.coverage({"BNN": scores}, label="Pythia 8 + Delphes")
     ax = hepcal.plot.truth_closure({"BNN": closure}, "median", label="Pythia 8 + Delphes")
 
-:mod:`hepcal.plot.closure` draws histograms of :func:`hepcal.hists.book`, :mod:`hepcal.plot.diagnostics` draws
-:class:`hepcal.scores.Scores` and predictions, :mod:`hepcal.plot.methods` compares methods in bins of truth and in
+:mod:`hepcal.plot.closure` draws histograms of :func:`hepcal.closure.hists.book`, :mod:`hepcal.plot.diagnostics` draws
+:class:`hepcal.evaluation.Scores` and predictions, :mod:`hepcal.plot.methods` compares methods in bins of truth and in
 spectra, from arrays, :mod:`hepcal.plot.training` draws histories and scans. All take a
 ``label`` to write above the axes and the axes to draw into (default: those of a new pyplot figure), which they
 return.

@@ -2,14 +2,14 @@
 
 ::
 
-    hists = hepcal.results.load_hists(directory)
+    hists = hepcal.closure.results.load_hists(directory)
     ax = hepcal.plot.bias(hists, "pt", "abs_eta", label="Pythia 8 + Delphes")
 
-All take the histograms of :func:`hepcal.hists.book`, a ``quantity`` (``pt`` or ``mjj``, in GeV), a ``weighting``
-(``qcd`` or ``bsm``; spectra also ``data``), a ``label`` to write above the axes, and the axes to draw into (default:
-those of a new pyplot figure), which they return. Functions in bins of truth take its ``axis`` too: ``pt_truth`` [GeV],
-``abs_eta`` or ``mjj_truth`` [GeV]; they show bins with n_eff of at least 30, with bin widths and statistical errors as
-bars. The style is set while a function draws, and nowhere else.
+All take the histograms of :func:`hepcal.closure.hists.book`, a ``quantity`` (``pt`` or ``mjj``, in GeV), a
+``weighting`` (``qcd`` or ``bsm``; spectra also ``data``), a ``label`` to write above the axes, and the axes to draw
+into (default: those of a new pyplot figure), which they return. Functions in bins of truth take its ``axis`` too:
+``pt_truth`` [GeV], ``abs_eta`` or ``mjj_truth`` [GeV]; they show bins with n_eff of at least 30, with bin widths and
+statistical errors as bars. The style is set while a function draws, and nowhere else.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hepcal.hists import LEVELS, WEIGHTINGS
-from hepcal.metrics import closure
+from hepcal.closure.figures import closure
+from hepcal.closure.hists import LEVELS, WEIGHTINGS
 from hepcal.plot import panels
 from hepcal.plot.panels import NothingToDrawError, Panels, styled
 from hepcal.plot.shares import coverage_in_truth, flavours
@@ -230,8 +230,9 @@ def write(directory: Path, hists: Hists, summary: Mapping[str, Any]) -> list[Pat
 
     Args:
         directory: The directory of the run.
-        hists: Filled histograms of :func:`hepcal.hists.book`.
-        summary: From :func:`hepcal.results.summarise`; names the method, and whether it was trained on these files.
+        hists: Filled histograms of :func:`hepcal.closure.hists.book`.
+        summary: From :func:`hepcal.closure.results.summarise`; names the method, and whether it was trained on these
+            files.
 
     Returns:
         The files written.

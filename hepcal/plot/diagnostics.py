@@ -2,7 +2,7 @@
 
 ::
 
-    from hepcal.scores import score
+    from hepcal.evaluation import score
 
     ax = hepcal.plot.coverage({"BNN": score(prediction, truth, weight)}, label="Pythia 8 + Delphes")
 
@@ -20,10 +20,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from hepcal.distributions.prediction import Prediction
+from hepcal.evaluation import BinnedScores, Scores
 from hepcal.plot import panels
 from hepcal.plot.panels import styled
-from hepcal.prediction import Prediction
-from hepcal.scores import BinnedScores, Scores
 
 __all__ = ["coverage", "pit", "predictive", "quantile_calibration", "scores_in_bins"]
 
@@ -122,7 +122,7 @@ def scores_in_bins(
 
     Args:
         binned: Scores in bins by name.
-        figure: A figure of :class:`hepcal.scores.Scores`, one of ``FIGURES``.
+        figure: A figure of :class:`hepcal.evaluation.Scores`, one of ``FIGURES``.
         xlabel: What the bins are in, with its unit.
         reference: Name of the method whose figure the others are divided by; it is then the line at one. The errors of
             the ratios treat the two as uncorrelated, although both are measured with the same jets: they are rather

@@ -2,7 +2,7 @@
 
 ::
 
-    from hepcal.truth_closure import closure_in_truth
+    from hepcal.evaluation import closure_in_truth
 
     closures = {name: closure_in_truth(value, truth, edges=edges) for name, value in values.items()}
     ax = hepcal.plot.truth_closure(closures, "median", label="Pythia 8 + Delphes")
@@ -23,13 +23,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from hepcal.arrays import numbers
+from hepcal.evaluation import TruthClosure, TruthCoverage
 from hepcal.plot import panels
 from hepcal.plot.panels import Density, NothingToDrawError, styled
-from hepcal.scores import effective_number, weighted_quantiles
-from hepcal.truth_closure import TruthClosure, TruthCoverage
+from hepcal.statistics import n_eff, weighted_quantiles
 
 if TYPE_CHECKING:
-    from hepcal.priors import Shift
+    from hepcal.evaluation.priors import Shift
 
 __all__ = ["prior_shift", "responses", "spectra", "truth_closure", "truth_coverage"]
 
@@ -109,7 +109,7 @@ def prior_shift(
     """Shift of the same jets when the training spectrum changes, in bins of truth.
 
     Args:
-        shifts: By name, e.g. ``dependence.shifts`` of :func:`hepcal.priors.prior_dependence`.
+        shifts: By name, e.g. ``dependence.shifts`` of :func:`hepcal.evaluation.priors.prior_dependence`.
         figure: One of ``SHIFTS``: ``mean``, ``median``, ``rms``, ``largest``, ``pull_mean``, ``pull_rms``.
         xlabel: What the bins are in, with its unit.
         label: To write above the axes.
@@ -243,7 +243,7 @@ def _density(values: np.ndarray, weight: np.ndarray | None, edges: np.ndarray) -
     """The normalised density in bins; None where n_eff is too small."""
     weight = np.ones(len(values)) if weight is None else numbers("weight", weight)
     total = weight.sum()
-    if effective_number(weight) < panels.MIN_N_EFF or not total > 0:
+    if n_eff(weight) < panels.MIN_N_EFF or not total > 0:
         return None
     sums, squares = (np.histogram(values, edges, weights=weight**power)[0] for power in (1, 2))
     scale = 1 / (total * np.diff(edges))

@@ -13,11 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hepcal.closure.figures import Closure, closure
+from hepcal.closure.hists import LEVELS
 from hepcal.errors import HepcalError
-from hepcal.hists import LEVELS
-from hepcal.metrics import Closure, closure
-from hepcal.outputs import filling
 from hepcal.statistics import MIN_N_EFF
+from hepcal.storage.outputs import filling
 
 __all__ = [
     "MIN_N_EFF",

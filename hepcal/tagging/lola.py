@@ -10,15 +10,15 @@ import torch
 from pydantic import Field
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from hepcal.calibrators.method import NetworkMethod, Positive, PositiveFloat, Schedule
-from hepcal.calibrators.objectives import ACTIVE_NATS, HELD_OUT_SAMPLES, HELD_OUT_SEED, Objective, TrainingSet
 from hepcal.distributions import Distribution
+from hepcal.methods.base import NetworkMethod, Positive, PositiveFloat
 from hepcal.networks.bayesian import START_RHO, MeanFieldPosterior, gaussian_kl, log_softplus
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import Head
 from hepcal.networks.inference import BLOCK
-from hepcal.scores import weighted_quantiles
-from hepcal.statistics import CENTRAL
+from hepcal.networks.objectives import ACTIVE_NATS, HELD_OUT_SAMPLES, HELD_OUT_SEED, Objective, TrainingSet
+from hepcal.networks.optimisation import ScheduleName
+from hepcal.statistics import CENTRAL, weighted_quantiles
 from hepcal.tagging.lorentz import LorentzLayout, PreparedJets
 
 __all__ = ["ClassHead", "LoLa", "LoLaNetwork", "TaggerObjective"]
@@ -76,7 +76,7 @@ class LoLa(NetworkMethod):
     combinations: Positive = 15
     hidden: tuple[Positive, ...] = (100, 100, 50)
     batch: Positive = 500
-    schedule: Schedule = "cosine"
+    schedule: ScheduleName = "cosine"
     learning_rate: PositiveFloat = 3e-3
     max_updates: Positive = 4_000
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hepcal.errors import TrainingError
-from hepcal.pairs import JetPairs
 from hepcal.progress import Progress
+from hepcal.tables.pairs import JetPairs
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.scores import auc, auc_difference
 from hepcal.tagging.table import ClassTable

@@ -12,8 +12,7 @@ import numpy as np
 from scipy.special import expit, roots_hermitenorm
 
 from hepcal.arrays import numbers, unmasked
-from hepcal.scores import weighted_mean
-from hepcal.statistics import monotone
+from hepcal.statistics import monotone, weighted_mean
 
 __all__ = [
     "ROC",

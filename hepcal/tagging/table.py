@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from hepcal.arrays import numbers, unmasked
-from hepcal.constituents import Constituents
 from hepcal.errors import HepcalError, TrainingError
-from hepcal.features import Features
-from hepcal.pairs import JetPairs
-from hepcal.reweighting import n_eff
-from hepcal.rows import chunks, stored, taken
+from hepcal.events.constituents import Constituents
+from hepcal.events.features import Features
+from hepcal.statistics import n_eff
+from hepcal.tables.pairs import JetPairs
+from hepcal.tables.rows import chunks, stored, taken
 
 __all__ = ["ClassJets", "ClassTable", "constituents_of", "coordinates"]
 

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.special import expit
 
 from hepcal.arrays import numbers
-from hepcal.calibrators import files
-from hepcal.calibrators.devices import device_of
 from hepcal.errors import CalibratorFileError, HepcalError
-from hepcal.features import Features
-from hepcal.networks.cores import map_blocks
+from hepcal.events.features import Features
+from hepcal.methods import files
+from hepcal.networks.devices import device_of
 from hepcal.networks.inference import BLOCK, with_bias_column
-from hepcal.pairs import JetPairs
-from hepcal.rows import StoredRows, check_rows, stored
+from hepcal.networks.parallel import map_blocks
+from hepcal.tables.pairs import JetPairs
+from hepcal.tables.rows import StoredRows, check_rows, stored
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.table import constituents_of
 

@@ -7,22 +7,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hepcal.calibrators.card import Card
-from hepcal.calibrators.devices import device_of
-from hepcal.calibrators.objectives import TrainingSet
-from hepcal.checkpoints import Checkpoint
 from hepcal.errors import TrainingError
+from hepcal.methods.card import Card
+from hepcal.methods.training.positive import with_positive_weights
+from hepcal.networks.checkpoints import Checkpoint
+from hepcal.networks.devices import device_of
+from hepcal.networks.objectives import TrainingSet
+from hepcal.networks.optimisation import minimise
 from hepcal.networks.settings import own_settings
-from hepcal.optimisation import minimise
-from hepcal.pairs import JetPairs
 from hepcal.progress import say
-from hepcal.scores import weighted_quantiles
-from hepcal.statistics import CENTRAL
+from hepcal.statistics import CENTRAL, weighted_quantiles
+from hepcal.tables.pairs import JetPairs
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.scores import auc, calibration_error
 from hepcal.tagging.table import ClassJets, ClassTable, constituents_of, coordinates
 from hepcal.tagging.tagger import Tagger, TaggerCard
-from hepcal.training.positive import with_positive_weights
 
 __all__ = ["classes_of", "held_out", "is_collapsed", "sensitivity_of", "train"]
 
@@ -213,7 +212,7 @@ def _learn(
     objective.module.standardise(jets, torch.from_numpy(table.weight)[typical])
     objective.module.to(place)
     judge = judges[torch.arange(len(judges), device="cpu")].to(place), *judges.labels(place)
-    fit = minimise(objective, method, (table, target, weight), judge, generator, show=show, checkpoint=saved)
+    fit = minimise(objective, method.descent, (table, target, weight), judge, generator, show=show, checkpoint=saved)
     figures = {"held_out_loss": fit.best_losses[0], "converged": float(fit.converged), **objective.figures()}
     return dict(objective.tensors(generator)), figures, tuple(fit.history)
 

@@ -31,13 +31,13 @@ import torch
 from rounds import ROUNDS, play
 
 import hepcal
-from hepcal import rows
-from hepcal.calibrators.base import transforms_of
-from hepcal.calibrators.objectives import TrainingSet
+from hepcal.methods.calibrator import transforms_of
+from hepcal.methods.training.inputs import network_inputs, raw_chunks
+from hepcal.networks.objectives import TrainingSet
+from hepcal.networks.optimisation import Loop
 from hepcal.networks.scaling import InputScaling
-from hepcal.optimisation import Loop
-from hepcal.tables import writing
-from hepcal.training.inputs import network_inputs, raw_chunks
+from hepcal.tables import rows
+from hepcal.tables.files import writing
 
 METHOD = hepcal.BNN(hidden=(100, 100, 50, 50), batch=500, draws=10)
 SMALL = 50_000
@@ -88,7 +88,7 @@ def updates(pairs: hepcal.JetPairs) -> Loop:
     table = network_inputs(pairs, scaling, cpu), target, weight
     judge = table[0][torch.arange(METHOD.batch)], target[: METHOD.batch], weight[: METHOD.batch]
     sample = TrainingSet(len(scaling.transforms), float(len(pairs)), target, np.asarray(pairs.event))
-    return Loop(METHOD.objective(sample, generator), METHOD, table, judge, generator)
+    return Loop(METHOD.objective(sample, generator), METHOD.descent, table, judge, generator)
 
 
 def show_time(directory: Path, rounds: int) -> None:

@@ -20,10 +20,10 @@ from rounds import ROUNDS, Rounds, play
 from training import HIDDEN, INPUTS, JETS, PRIOR_WIDTH, RATE, Update, repeated, shuffled, toy_table
 
 import hepcal
-from hepcal.calibrators.method import NetworkMethod
-from hepcal.calibrators.objectives import Batch, TrainingSet
+from hepcal.methods.base import NetworkMethod
 from hepcal.networks.heads import GaussianHead
-from hepcal.optimisation import Loop
+from hepcal.networks.objectives import Batch, TrainingSet
+from hepcal.networks.optimisation import Loop
 
 PLAIN, ALONE, AT_ONCE = "(a) plain PyTorch, one by one", "(b) hepcal, one by one", "hepcal, at once"
 
@@ -33,7 +33,7 @@ def hepcal_updates(method: NetworkMethod, table: Batch) -> Update:
     generator = torch.Generator().manual_seed(2)
     objective = method.objective(TrainingSet(INPUTS, float(JETS), table[1], np.arange(JETS)), generator)
     judge = tuple(part[: method.batch] for part in table)
-    return Loop(objective, method, table, judge, generator).step
+    return Loop(objective, method.descent, table, judge, generator).step
 
 
 def alone(dropout: float, batch: int) -> NetworkMethod:

@@ -26,11 +26,11 @@ from peers import bayesian_torch_flipout, passes, torchbnn_network
 from rounds import ROUNDS, Gemm, Rounds, play
 
 import hepcal
-from hepcal.calibrators.base import Calibrator
-from hepcal.networks.cores import cores, map_blocks, threads
+from hepcal.methods.calibrator import Calibrator
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.inference import BLOCK, WeightDraws
 from hepcal.networks.moments import MomentPropagation
+from hepcal.networks.parallel import cores, map_blocks, threads
 
 DRAWS = 50
 HIDDEN = (100, 100, 50, 50)

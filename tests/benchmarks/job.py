@@ -26,15 +26,15 @@ from hepcal.processors.survey import Survey, SurveyProcessor
 from rounds import ROUNDS, Quartiles, play
 
 import hepcal
-from hepcal import running
-from hepcal.calibrators.base import Calibrator
-from hepcal.columns import REPLICAS
 from hepcal.demo import demo_fileset
-from hepcal.executors import open_executor
-from hepcal.filesets import Dataset, Fileset, load_fileset
-from hepcal.networks.cores import threads
+from hepcal.distributions.prediction import Prediction
+from hepcal.events import running
+from hepcal.events.columns import REPLICAS
+from hepcal.events.executors import open_executor
+from hepcal.events.filesets import Dataset, Fileset, load_fileset
+from hepcal.methods.calibrator import Calibrator
 from hepcal.networks.inference import WeightDraws
-from hepcal.prediction import Prediction
+from hepcal.networks.parallel import threads
 from hepcal.workflow import MOMENTUM
 
 WITH, WITHOUT, SURVEY = "with the calibrator", "stand-in without networks", "survey (first pass)"

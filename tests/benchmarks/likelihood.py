@@ -15,7 +15,7 @@ from inference import toy_jets
 from rounds import ROUNDS, Quartiles, play
 
 import hepcal
-from hepcal.networks.cores import threads
+from hepcal.networks.parallel import threads
 
 NETWORKS = 50
 INPUTS = 10

@@ -23,9 +23,9 @@ from rounds import ROUNDS, Rounds, play
 from torchbnn import BayesLinear, BKLLoss
 
 import hepcal
-from hepcal.calibrators.objectives import Batch, TrainingSet
 from hepcal.networks.heads import GaussianHead
-from hepcal.optimisation import Loop
+from hepcal.networks.objectives import Batch, TrainingSet
+from hepcal.networks.optimisation import Loop
 
 JETS, INPUTS, HIDDEN = 20_000, 10, (100, 100, 50, 50)
 PRIOR_WIDTH, RATE = 0.1, 1e-4
@@ -57,7 +57,7 @@ def hepcal_update(method: hepcal.BNN, table: Batch, batch: int) -> Update:
     generator = torch.Generator().manual_seed(2)
     objective = method.objective(TrainingSet(INPUTS, float(JETS), table[1], np.arange(JETS)), generator)
     judge = tuple(part[:batch] for part in table)
-    return Loop(objective, method, table, judge, generator).step
+    return Loop(objective, method.descent, table, judge, generator).step
 
 
 class Libraries(torch.nn.Module):

@@ -9,10 +9,10 @@ import pytest
 from coffea.processor import ProcessorABC
 from hepcal.processors import DijetProcessor, Survey, SurveyProcessor
 
-from hepcal.calibrators import cache
 from hepcal.demo import demo_fileset
-from hepcal.executors import open_executor
-from hepcal.running import run
+from hepcal.events.executors import open_executor
+from hepcal.events.running import run
+from hepcal.methods import cache
 
 # Workers cannot import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

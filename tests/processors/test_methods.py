@@ -6,12 +6,13 @@ import pytest
 from hepcal.processors import DijetProcessor, Survey, SurveyProcessor
 
 import hepcal
-from hepcal import metrics, results
-from hepcal.calibrators.coverage import has_interval
-from hepcal.calibrators.registry import METHODS as KNOWN
+from hepcal.closure import results
 from hepcal.demo import demo_fileset
-from hepcal.executors import open_executor
-from hepcal.running import run
+from hepcal.events.executors import open_executor
+from hepcal.events.running import run
+from hepcal.methods.coverage import has_interval
+from hepcal.methods.registry import METHODS as KNOWN
+from hepcal.methods.registry import method_of
 
 ONE = hepcal.Heteroscedastic(hidden=(16,), max_updates=300, schedule="cosine", batch=500, learning_rate=5e-3)
 SUMMARY = hepcal.Ensemble(hidden=(16,), n=3, max_updates=300, schedule="cosine", batch=500, learning_rate=5e-3)
@@ -47,7 +48,7 @@ FOLLOWS_PRIOR = {
 
 
 def test_every_method_says_whether_it_follows_the_prior() -> None:
-    assert {name: method.follows_prior for name, method in KNOWN.items()} == FOLLOWS_PRIOR
+    assert {name: method_of(name).follows_prior for name in KNOWN} == FOLLOWS_PRIOR
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +66,20 @@ def test_the_dijet_processor_takes_every_method(name: str, pairs: hepcal.JetPair
         surveyed = run(fileset, SurveyProcessor(), executor, show=False).output
         survey = Survey.from_output(surveyed, fileset)
         out = run(fileset, DijetProcessor(calibrator, survey), executor, show=False).output
-    figures = metrics.samples(out["hists"])["qcd"]
-    assert figures["pt"]["calib"]["inclusive"]["n_eff"][0] > 4_900
-    covered = figures["pt"]["calib"]["inclusive"].get("coverage_68")
+    found = samples(out["hists"])["qcd"]
+    assert found["pt"]["calib"]["inclusive"]["n_eff"][0] > 4_900
+    covered = found["pt"]["calib"]["inclusive"].get("coverage_68")
     assert (covered is not None) == has_interval(calibrator)
     # Short trainings of regressions cover loosely; belts of the response do not need the spectrum.
     loosely = 0.03 if name.startswith("likelihood") else 0.25
     assert covered is None or covered[0] == pytest.approx(0.6827, abs=loosely)
-    assert ("sigma_pred" in figures["pt"]["calib"]) == ("pt_calib_sigma_pred" in calibrator.columns)
+    assert ("sigma_pred" in found["pt"]["calib"]) == ("pt_calib_sigma_pred" in calibrator.columns)
     # The dijet mass has a statistical error where there are replicas.
-    assert ("sigma_pred" in figures["mjj"]["calib"]) == bool(calibrator.replicas)
-    median = figures["pt"]["calib"]["inclusive"]["response_median"][0]
+    assert ("sigma_pred" in found["mjj"]["calib"]) == bool(calibrator.replicas)
+    median = found["pt"]["calib"]["inclusive"]["response_median"][0]
     if calibrator.card.quantity == "median" and not method.needs_data:
         assert median == pytest.approx(1, abs=0.01)
-        assert figures["pt"]["calib"]["inclusive"]["in_range"][0] > 0.9
+        assert found["pt"]["calib"]["inclusive"]["in_range"][0] > 0.9
     assert 0.9 < median < 1.1
     assert ("pt_calib is", f"the {calibrator.card.quantity}") in results.describe_card(calibrator)
 

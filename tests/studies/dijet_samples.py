@@ -12,8 +12,8 @@ from coffea.nanoevents import NanoEventsFactory
 from hepcal.processors.selection import LeadingPair, dijet_mass
 
 import hepcal
-from hepcal.features import DEFAULT_FEATURES
-from hepcal.schemas import SCHEMAS
+from hepcal.events.features import DEFAULT_FEATURES
+from hepcal.events.schemas import SCHEMAS
 
 __all__ = ["Dijets", "files_of"]
 

@@ -17,9 +17,9 @@ import pytest
 from dijet_samples import files_of
 
 import hepcal
-from hepcal.priors import Above, Flat, Steeper, prior_dependence
+from hepcal.evaluation import closure_in_truth, coverage_in_truth, paired_resolution_gain
+from hepcal.evaluation.priors import Above, Flat, Steeper, prior_dependence
 from hepcal.statistics import CENTRAL
-from hepcal.truth_closure import closure_in_truth, coverage_in_truth, paired_resolution_gain
 
 pytestmark = pytest.mark.study
 

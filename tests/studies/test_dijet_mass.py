@@ -14,9 +14,10 @@ import pytest
 from dijet_samples import Dijets, files_of
 
 import hepcal
-from hepcal.reweighting import Resonance, n_eff, resonance_weights
-from hepcal.transport import QuantileMap, predicted_bias
-from hepcal.truth_closure import closure_in_truth
+from hepcal.evaluation import closure_in_truth
+from hepcal.methods.transport.maps import QuantileMap, predicted_bias
+from hepcal.statistics import n_eff
+from hepcal.tables.spectra import Resonance, resonance_weights
 
 pytestmark = pytest.mark.study
 

@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from hepcal.calibrators.ansatz import GaussianAnsatz
-from hepcal.training.ansatz import fit_ansatz
+from hepcal.methods.ansatz.calibrator import GaussianAnsatz
+from hepcal.methods.ansatz.learning import fit_ansatz
 
 pytestmark = pytest.mark.study
 

@@ -10,7 +10,7 @@ import pytest
 from toy import RECO, mean_of, noise_of, toy
 
 import hepcal
-from hepcal.spread import independent_trainings, spread_ratio
+from hepcal.evaluation.spread import independent_trainings, spread_ratio
 
 pytestmark = pytest.mark.study
 

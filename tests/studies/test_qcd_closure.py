@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import hepcal
-from hepcal import metrics, results
-from hepcal.executors import open_executor
+from hepcal.closure import results
+from hepcal.closure.figures import closure
+from hepcal.events.executors import open_executor
 from hepcal.workflow import run_dijets
 
 pytestmark = pytest.mark.study
@@ -57,11 +58,11 @@ def test_raw_response_is_the_documented_one(tables):
 
 def test_the_average_closes_and_the_bins_of_truth_show_the_prior(figures):
     _, hists = figures
-    total = metrics.closure(hists, "pt", "calib", total=True)
-    closure = metrics.closure(hists, "pt", "calib")
+    total = closure(hists, "pt", "calib", total=True)
+    closure = closure(hists, "pt", "calib")
     bins = {int(low): bias for low, bias in zip(closure.edges[:-1], closure.bias, strict=True)}
-    bsm = metrics.closure(hists, "mjj", "calib", "bsm", total=True)
-    qcd = metrics.closure(hists, "mjj", "calib", "qcd", total=True)
+    bsm = closure(hists, "mjj", "calib", "bsm", total=True)
+    qcd = closure(hists, "mjj", "calib", "qcd", total=True)
     print(f"sum ratio {total.sum_ratio:.4f}, mean response {total.response_mean[0]:.4f}")
     print("bias in bins of truth:", {low: f"{100 * bins[low]:+.2f} %" for low in (900, 1000, 1200, 1500)})
     print(f"m_jj: QCD {100 * qcd.bias[0]:+.2f} %, BSM {100 * bsm.bias[0]:+.2f} % (n_eff {bsm.n_eff[0]:.0f})")
@@ -83,7 +84,7 @@ def test_mean_response_exceeds_one_by_the_relative_variance(bnn, tables):
 
 def test_pulls_and_uncertainties(figures):
     _, hists = figures
-    total, bins = (metrics.closure(hists, "pt", "calib", total=t) for t in (True, False))
+    total, bins = (closure(hists, "pt", "calib", total=t) for t in (True, False))
     print(
         f"pull mean {total.pull_mean[0]:+.3f}, sd {total.pull_sd[0]:.3f}, half 68 % width {total.pull_half68[0]:.3f}, "
         f"within sigma_tot {100 * total.within_sigma_tot[0]:.1f} %, central interval {100 * total.coverage_68[0]:.1f} %"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hepcal
-from hepcal.spread import bootstrap_trainings, spread_ratio
+from hepcal.evaluation.spread import bootstrap_trainings, spread_ratio
 
 pytestmark = pytest.mark.study
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import hepcal
-from hepcal.diagnostics import diagnose
+from hepcal.evaluation.diagnostics import diagnose
 
 pytestmark = pytest.mark.study
 

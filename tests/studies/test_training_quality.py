@@ -10,8 +10,8 @@ import pytest
 from toy import best_log_score, toy
 
 import hepcal
-from hepcal.diagnostics import scan_prior
-from hepcal.scores import score
+from hepcal.evaluation import score
+from hepcal.evaluation.diagnostics import scan_prior
 
 pytestmark = pytest.mark.study
 

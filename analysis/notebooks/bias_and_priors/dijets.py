@@ -43,12 +43,13 @@ from hepcal.processors.selection import LeadingPair, dijet_mass
 
 import hepcal
 from hepcal.demo import demo_fileset
-from hepcal.features import DEFAULT_FEATURES
+from hepcal.evaluation import closure_in_truth
+from hepcal.evaluation.priors import Above, Steeper, prior_dependence
+from hepcal.events.features import DEFAULT_FEATURES
+from hepcal.methods.transport.maps import QuantileMap, predicted_bias
 from hepcal.plot.panels import COLOURS, STYLE
-from hepcal.priors import Above, Steeper, prior_dependence
-from hepcal.reweighting import Resonance, n_eff, resonance_weights
-from hepcal.transport import QuantileMap, predicted_bias
-from hepcal.truth_closure import closure_in_truth
+from hepcal.statistics import n_eff
+from hepcal.tables.spectra import Resonance, resonance_weights
 
 plt.rcParams.update(STYLE)
 rng = np.random.default_rng(5)

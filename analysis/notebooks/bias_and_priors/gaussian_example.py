@@ -26,8 +26,8 @@
 # | --- | --- | --- |
 # | MSE | $f(x) = E[z \,\vert\, x]$: regress $z$ on $x$ | a straight line, which is the exact form (Eq. 30) |
 # | NI, numerical inversion | regress $x$ on $z$ and invert | a straight line |
-# | Gaussian Ansatz | maximum likelihood, learned with the Donsker-Varadhan loss | `hepcal.training.ansatz` |
-# | OT, optimal transport | the monotone map of simulation onto data | `hepcal.transport.QuantileMap` |
+# | Gaussian Ansatz | maximum likelihood, learned with the Donsker-Varadhan loss | `hepcal.methods.ansatz.learning` |
+# | OT, optimal transport | the monotone map of simulation onto data | `hepcal.methods.transport.maps.QuantileMap` |
 #
 # To keep this notebook short the Ansatz is trained three times, on the settings of Fig. 1 and on one spectrum in each
 # panel of Fig. 2; numerical inversion, which has the same closed form, stands for prior-independent calibrations
@@ -40,10 +40,10 @@ import matplotlib.pyplot as plt
 import mplhep
 import numpy as np
 
-from hepcal.calibrators.ansatz import GaussianAnsatz
+from hepcal.methods.ansatz.calibrator import GaussianAnsatz
+from hepcal.methods.ansatz.learning import fit_ansatz
+from hepcal.methods.transport.maps import QuantileMap, map_shift, predicted_bias
 from hepcal.plot.panels import SERIES, STYLE
-from hepcal.training.ansatz import fit_ansatz
-from hepcal.transport import QuantileMap, map_shift, predicted_bias
 
 plt.rcParams.update(STYLE)
 COLOURS = [colour for colour, _ in SERIES]

@@ -299,7 +299,7 @@ if other["pred_slope"] > -0.25:
     )
 say(
     "A rule for use: take σ_pred of a Bayesian network as an indicator of *where* training jets are missing, and the "
-    "spread of an ensemble (`hepcal.Ensemble`, or `hepcal.spread` for repeated trainings) as its *size*."
+    "spread of an ensemble (`hepcal.Ensemble`, or `hepcal.evaluation.spread` for repeated trainings) as its *size*."
 )
 
 # %% [markdown]
@@ -672,7 +672,7 @@ say(
 # %%
 from coffea.nanoevents import NanoEventsFactory
 
-from hepcal.schemas import FatJetDelphesSchema
+from hepcal.events.schemas import FatJetDelphesSchema
 
 sample = STUDIES.parents[2] / "tests" / "data" / "top_demo.root"
 pairs = hepcal.JetPairs.from_fileset(

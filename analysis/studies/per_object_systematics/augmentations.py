@@ -21,7 +21,7 @@ from taggers import lola, tagger
 
 import hepcal
 from hepcal.augment import Augmentation, OverlayPileup, ScaleLeading, SmearConstituents
-from hepcal.crossfit import folds_of
+from hepcal.evaluation.cross_fit import folds_of
 from hepcal.progress import Progress
 from hepcal.tagging import Tagger, auc
 

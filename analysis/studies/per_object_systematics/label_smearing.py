@@ -13,7 +13,7 @@ from samples import SLICES, inside, load
 from slices import bootstrap
 
 from hepcal.augment import smear_labels
-from hepcal.crossfit import cross_fit
+from hepcal.evaluation.cross_fit import cross_fit
 
 LABEL_EDGES = np.linspace(300, 1300, 101)
 

@@ -14,8 +14,8 @@ from scipy.interpolate import CubicSpline
 from slices import PROBABILITY, bootstrap, shortest_interval, slice_figures
 
 import hepcal
-from hepcal.calibrators.base import Calibrator
-from hepcal.crossfit import cross_fit, uncertainties
+from hepcal.evaluation.cross_fit import cross_fit, uncertainties
+from hepcal.methods.calibrator import Calibrator
 
 # truth / fat-jet p_T at which densities are kept, and the finer grid between them.
 GRID = np.linspace(0.5, 2.4, 191)

@@ -10,8 +10,8 @@ from samples import Sample
 
 import hepcal
 from hepcal.augment import ScaleConstituents
-from hepcal.calibrators.base import Calibrator
-from hepcal.crossfit import cross_fit, uncertainties
+from hepcal.evaluation.cross_fit import cross_fit, uncertainties
+from hepcal.methods.calibrator import Calibrator
 
 __all__ = ["FOLDS", "FRACTIONS", "SEED", "baseline", "bayesian", "schedule"]
 

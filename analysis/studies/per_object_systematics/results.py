@@ -14,7 +14,7 @@ import numpy as np
 import typer
 from figures import DRAWN
 
-from hepcal.calibrators.card import Card
+from hepcal.methods.card import Card
 from hepcal.plot.panels import STYLE
 
 __all__ = ["DataOption", "Options", "OutputOption", "QuickOption", "plain"]

@@ -9,7 +9,7 @@ import numpy as np
 import uproot
 
 import hepcal
-from hepcal.filesets import load_fileset
+from hepcal.events.filesets import load_fileset
 
 __all__ = ["RANGE", "SLICES", "Sample", "inside", "load"]
 

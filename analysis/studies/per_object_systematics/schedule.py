@@ -12,8 +12,8 @@ from results import DataOption, Options, OutputOption, QuickOption
 from samples import SLICES, inside, load
 from slices import bootstrap, slice_figures
 
-from hepcal.crossfit import cross_fit
-from hepcal.scores import jet_scores
+from hepcal.evaluation import jet_scores
+from hepcal.evaluation.cross_fit import cross_fit
 
 __all__ = ["main"]
 
@@ -23,7 +23,7 @@ PASSES = 10
 
 def scored(calibrator: Any, pairs: Any) -> dict[str, np.ndarray]:
     """Columns, and the log score of the densities."""
-    from hepcal.crossfit import uncertainties
+    from hepcal.evaluation.cross_fit import uncertainties
 
     prediction = calibrator.predict(np.asarray(pairs.features), np.asarray(pairs.reco))
     figures = calibrator.card.figures

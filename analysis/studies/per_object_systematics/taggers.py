@@ -8,8 +8,8 @@ from results import Options
 from samples import Sample
 
 import hepcal
-from hepcal.calibrators.card import Card
-from hepcal.crossfit import folds_of
+from hepcal.evaluation.cross_fit import folds_of
+from hepcal.methods.card import Card
 from hepcal.progress import Progress
 from hepcal.tagging import LoLa, Tagger, train
 from hepcal.tagging.training import classes_of

@@ -14,7 +14,7 @@ from samples import SLICES, Sample, inside, load
 from slices import bootstrap
 from taggers import lola, scores, tagger
 
-from hepcal.crossfit import cross_fit
+from hepcal.evaluation.cross_fit import cross_fit
 from hepcal.progress import Progress
 from hepcal.tagging import auc, calibration_error
 
@@ -72,7 +72,7 @@ def table(
 
 def prior_scan(top: Sample, qcd: Sample, options: Options) -> dict[str, Any]:
     """AUC of taggers with priors of many widths, on one fold, and of the deterministic one."""
-    from hepcal.crossfit import folds_of
+    from hepcal.evaluation.cross_fit import folds_of
 
     folds = [folds_of(sample.pairs, FOLDS, SEED) for sample in (top, qcd)]
     fitted = [s.pairs.take(np.flatnonzero(f != 0)) for s, f in zip((top, qcd), folds, strict=True)]

@@ -15,7 +15,7 @@ from samples import SLICES, Sample, inside, load
 from slices import slice_figures
 
 import hepcal
-from hepcal.crossfit import cross_fit
+from hepcal.evaluation.cross_fit import cross_fit
 
 SIZES = (2_000, 5_000, 10_000, 20_000, 40_000)
 QUICK_SIZES = (1_000, 4_000)

@@ -1,1 +1,0 @@
-"""Calibrators: one module per method, behind one protocol."""

@@ -1,0 +1,1 @@
+"""The Gaussian Ansatz: maximum likelihood with the Donsker-Varadhan loss."""

@@ -1,0 +1,1 @@
+"""Trainings on labels with errors and without, for the calibration uncertainty."""

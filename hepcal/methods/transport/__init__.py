@@ -1,0 +1,1 @@
+"""Optimal transport of simulation onto data."""

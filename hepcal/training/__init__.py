@@ -1,5 +1,0 @@
-"""Training: one function for all methods, and one learner for each kind."""
-
-from hepcal.training.trainer import train
-
-__all__ = ["train"]

@@ -7,6 +7,7 @@ from hepcal.processors import DijetProcessor, Survey, SurveyProcessor
 
 import hepcal
 from hepcal.closure import results
+from hepcal.closure.figures import samples
 from hepcal.demo import demo_fileset
 from hepcal.events.executors import open_executor
 from hepcal.events.running import run

@@ -59,8 +59,8 @@ def test_raw_response_is_the_documented_one(tables):
 def test_the_average_closes_and_the_bins_of_truth_show_the_prior(figures):
     _, hists = figures
     total = closure(hists, "pt", "calib", total=True)
-    closure = closure(hists, "pt", "calib")
-    bins = {int(low): bias for low, bias in zip(closure.edges[:-1], closure.bias, strict=True)}
+    by_truth = closure(hists, "pt", "calib")
+    bins = {int(low): bias for low, bias in zip(by_truth.edges[:-1], by_truth.bias, strict=True)}
     bsm = closure(hists, "mjj", "calib", "bsm", total=True)
     qcd = closure(hists, "mjj", "calib", "qcd", total=True)
     print(f"sum ratio {total.sum_ratio:.4f}, mean response {total.response_mean[0]:.4f}")

@@ -94,8 +94,8 @@ class LikelihoodCalibrator(Calibrator):
         # Rows of the standardised inputs; the first is ln p_T.
         self._rows = [1 + names.index(name) for name in settings.conditions]
         layout = DenseLayout((1 + len(self._rows), *settings.hidden, settings.build_head().outputs))
-        draws = self._require("draws", (settings.networks, layout.count))
-        mean, scale, low, high = self._require("truth", (4,)).double().tolist()
+        draws = self.require("draws", (settings.networks, layout.count))
+        mean, scale, low, high = self.require("truth", (4,)).double().tolist()
         if not (scale > 0 and high > low):
             raise CalibratorFileError("tensor 'truth' needs a positive scale and a support that is not empty")
         self._support = (low, high)

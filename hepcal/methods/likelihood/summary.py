@@ -109,7 +109,7 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
         # A summary may standardise the inputs in a way of its own.
         self.summary = calibrator_of(card.method)(card, {**shared, **own}, str(self.device))
         self.block = min(self.block, self.summary.block)
-        self._reco_response = float(self._require("reco_response", (1,)))
+        self._reco_response = float(self.require("reco_response", (1,)))
         self._trust = self._trusted()
 
     def _trusted(self) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +121,7 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
             return np.zeros(1), np.ones((1, 1))
         shape = self.tensors["trust"].shape
         rows = 2 if shape[:1] == (2,) else 1 + max(self.summary.replicas, 1)
-        knots, *trust = self._require("trust", (rows, max([1, *shape[1:2]]))).double().numpy()
+        knots, *trust = self.require("trust", (rows, max([1, *shape[1:2]]))).double().numpy()
         if not ((np.diff(knots) > 0).all() and np.min(trust) >= 0 and np.max(trust) <= 1):
             raise CalibratorFileError("tensor 'trust' needs rising knots and shares between 0 and 1")
         return knots, np.stack(trust)

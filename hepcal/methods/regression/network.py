@@ -40,7 +40,7 @@ class NetworkCalibrator(Calibrator):
         settings = self.method.model_validate(self.card.settings)
         self._head = settings.build_head()
         self._layout = DenseLayout((len(self.inputs.transforms), *settings.hidden, self._head.outputs))
-        draws = self._require("draws", (settings.networks, self._layout.count))
+        draws = self.require("draws", (settings.networks, self._layout.count))
         self._networks = WeightDraws(self._layout, draws, self.device)
         self.block = self._networks.block
         self.replicas = settings.networks if settings.networks > 1 else 0
@@ -50,7 +50,7 @@ class NetworkCalibrator(Calibrator):
     def _prepare_moments(self) -> MomentPropagation:
         if "posterior_mean" not in self.tensors or not isinstance(self._head, GaussianHead):
             raise HepcalError("moments need a Bayesian network with a Gaussian likelihood: use draws")
-        mean, sigma = (self._require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
+        mean, sigma = (self.require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
         return MomentPropagation(self._layout, mean, sigma, self.device)
 
     def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:

@@ -122,15 +122,15 @@ class Calibrator(Artefact[Card], ABC):
             sigma_stoch=columns.get("pt_calib_sigma_stoch"),
             sigma_pred=columns.get("pt_calib_sigma_pred"),
             in_range=columns["pt_calib_in_range"],
-            components=self._components(features, reco),
-            belt=self._belt(features, reco),
+            components=self.components(features, reco),
+            belt=self.belt(features, reco),
             by_network=self._by_network(features, reco),
             identity=identity,
         )
 
     def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], np.ndarray] | None:
         """Predictions (draws, jets) of some of the jets by every network, where there is no density of the truth."""
-        if not self.replicas or self._components(features, reco) is not None:
+        if not self.replicas or self.components(features, reco) is not None:
             return None
         return OfJets(self._replicas, features, reco)
 
@@ -138,17 +138,61 @@ class Calibrator(Artefact[Card], ABC):
         """Predictions (draws, jets) [GeV] by every network."""
         return self._columns(features, reco, replicas=True)[REPLICAS].T
 
-    def _belt(
+    def belt(
         self,
         features: np.ndarray,  # noqa: ARG002
         reco: np.ndarray,  # noqa: ARG002
     ) -> Callable[[float], tuple[np.ndarray, np.ndarray]] | None:
-        """Confidence intervals of the jets by probability; None if the method has none of its own."""
+        """Confidence intervals of the true p_T by a Neyman belt; None if the method has none of its own.
+
+        Args:
+            features: Untransformed inputs in the order of ``card.features``, float32 of shape (n, d).
+            reco: Detector-level p_T [GeV], float32 of shape (n,).
+
+        Returns:
+            Computes lower and upper ends [GeV], shape (n,) each, from a probability.
+        """
         return None
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
-        """Predictive distributions of p_T of some of the jets; None if the method has none."""
+    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
+        """Predictive distributions of the true p_T; None if the method has none.
+
+        Args:
+            features: As for :meth:`belt`.
+            reco: As for :meth:`belt`.
+
+        Returns:
+            Computes those of some of the jets [GeV], one per network and jet.
+        """
         return None
+
+    def pt_by_network(self, inputs: torch.Tensor, pt: np.ndarray) -> np.ndarray:
+        """Calibrated p_T [GeV] of one block by every network, shape (networks, jets); one row without replicas.
+
+        Args:
+            inputs: Standardised inputs (1 + d, jets), ln p_T first, as :attr:`inputs` gives them.
+            pt: Detector-level p_T [GeV], float64 of shape (jets,).
+        """
+        found = self._evaluate(inputs, pt, replicas=bool(self.replicas))
+        return found[REPLICAS].T if self.replicas else found["pt_calib"][None]
+
+    def part(self, name: str, method: str) -> Calibrator:
+        """A calibrator that this one is made of, such as a summary, on the same device.
+
+        Args:
+            name: Of the part in the card, and of its tensors in front of a dot.
+            method: That it must be of.
+
+        Raises:
+            CalibratorFileError: The card has no such part, or its tensors do not fit.
+        """
+        card = self.card.parts.get(name)
+        if card is None or card.method != method:
+            raise CalibratorFileError(f"the card has no {name!r} training of the method {method!r}")
+        shared = {k: v for k, v in self.tensors.items() if k.startswith("input_")}
+        # A part may standardise the inputs in a way of its own.
+        own = {k.removeprefix(f"{name}."): v for k, v in self.tensors.items() if k.startswith(f"{name}.")}
+        return calibrator_of(method)(card, {**shared, **own}, str(self.device))
 
     def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
         """As :meth:`_evaluate`, with :data:`COVERED` for the truth (jets,) [GeV]; for :attr:`judges` only."""

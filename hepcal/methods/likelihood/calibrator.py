@@ -108,6 +108,12 @@ class LikelihoodCalibrator(Calibrator):
         self.replicas = settings.networks
         self.block = density.block
 
+    @property
+    def support(self) -> tuple[float, float]:
+        """Ends of the true p_T [GeV] with enough training jets to learn the response."""
+        low, high = np.exp(self._support).tolist()
+        return low, high
+
     def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:  # noqa: ARG002
         """Ln of what is calibrated, float64 of shape (S, n) or (1, n)."""
         return torch.from_numpy(np.log(pt))[None]
@@ -163,5 +169,6 @@ class LikelihoodCalibrator(Calibrator):
         self._map(work, features, reco)
         return ends[0], ends[1]
 
-    def _belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+    def belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+        """See :meth:`Calibrator.belt`: that of :meth:`interval`."""
         return partial(self.interval, features, reco)

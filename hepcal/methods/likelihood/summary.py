@@ -9,10 +9,9 @@ import torch
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from hepcal.errors import CalibratorFileError
-from hepcal.events.columns import REPLICAS
 from hepcal.events.features import Features
 from hepcal.methods.likelihood.calibrator import Likelihood, LikelihoodCalibrator
-from hepcal.methods.registry import calibrator_of, method_of, regressions
+from hepcal.methods.registry import method_of, regressions
 from hepcal.methods.regression.ensemble import Ensemble
 from hepcal.methods.regression.method import Regression
 
@@ -97,17 +96,8 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
 
     def _prepare(self) -> None:
         super()._prepare()
-        card = self.card.parts.get(PART)
-        if card is None or card.method not in regressions(Regression):
-            raise CalibratorFileError("the card names no summary that this version knows")
-        own = {
-            name.removeprefix(f"{PART}."): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(f"{PART}.")
-        }
-        shared = {name: tensor for name, tensor in self.tensors.items() if name.startswith("input_")}
-        # A summary may standardise the inputs in a way of its own.
-        self.summary = calibrator_of(card.method)(card, {**shared, **own}, str(self.device))
+        settings = SummaryLikelihood.model_validate(self.card.settings)
+        self.summary = self.part(PART, settings.summary.name)
         self.block = min(self.block, self.summary.block)
         self._reco_response = float(self.require("reco_response", (1,)))
         self._trust = self._trusted()
@@ -135,8 +125,7 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
 
     def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:
         own = self.summary.inputs.again(inputs, self.inputs)
-        found = self.summary._evaluate(own, pt, replicas=bool(self.summary.replicas))
-        value = found[REPLICAS].T if self.summary.replicas else found["pt_calib"][None]
+        value = self.summary.pt_by_network(own, pt)
         log_pt, (knots, trust) = np.log(pt), self._trust
         log_summary = np.log(np.maximum(value.astype(np.float64), SMALLEST * pt))
         share = np.stack([np.interp(log_pt, knots, row) for row in trust])

@@ -53,7 +53,8 @@ class NetworkCalibrator(Calibrator):
         mean, sigma = (self.require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
         return MomentPropagation(self._layout, mean, sigma, self.device)
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+        """See :meth:`Calibrator.components`."""
         return OfJets(self._distribution, features, reco) if self._head.has_density else None
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
@@ -70,6 +71,20 @@ class NetworkCalibrator(Calibrator):
         y = (truth / pt - self.target.location) / self.target.scale
         pit = self._head.distribution(outputs).cdf(y[:, None])[:, 0]
         return self._moments(outputs, pt, replicas=replicas) | {COVERED: central(pit)}
+
+    def moments_by_network(self, inputs: torch.Tensor, pt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [GeV] and variance [GeV²] of one block by every network, of a likelihood with a density.
+
+        Args:
+            inputs: Standardised inputs (1 + d, jets), ln p_T first, as :attr:`inputs` gives them.
+            pt: Detector-level p_T [GeV], float64 of shape (jets,).
+
+        Returns:
+            float64 of shape (networks, jets) each.
+        """
+        found = self._head.distribution(self._finite(self._networks(inputs)))
+        scale = self.target.scale * pt
+        return found.means() * scale + self.target.location * pt, found.variances() * scale**2
 
     @staticmethod
     def _finite(outputs: torch.Tensor) -> torch.Tensor:

@@ -96,8 +96,10 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
 
     def _prepare(self) -> None:
         super()._prepare()
-        settings = SummaryLikelihood.model_validate(self.card.settings)
-        self.summary = self.part(PART, settings.summary.name)
+        card = self.card.parts.get(PART)
+        if card is None or card.method not in regressions(Regression):
+            raise CalibratorFileError("the card names no summary that this version knows")
+        self.summary = self.part(PART, card.method)
         self.block = min(self.block, self.summary.block)
         self._reco_response = float(self.require("reco_response", (1,)))
         self._trust = self._trusted()

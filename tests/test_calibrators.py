@@ -15,9 +15,11 @@ from safetensors.torch import save
 import hepcal
 from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError, TrainingError
 from hepcal.events.features import Features
-from hepcal.methods import cache, files
+from hepcal.methods import cache
 from hepcal.methods.card import joint_features
 from hepcal.networks.inference import BLOCK
+from hepcal.storage.artefact import CARD_KEY
+from hepcal.storage.tensors import pack
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +153,10 @@ def test_unpickling_builds_a_calibrator_once_per_process(small_calibrator):
 
 
 def test_a_changed_byte_on_the_way_is_noticed(small_calibrator, monkeypatch):
-    content = bytearray(small_calibrator.content)
-    content[-1] ^= 1
+    build, (content, *others) = small_calibrator.__reduce__()
     monkeypatch.setattr(cache, "_calibrators", {})
     with pytest.raises(CalibratorFileError, match="does not match its hash"):
-        cache.get(bytes(content), small_calibrator.sha256, "cpu")
+        build(content[:-1] + bytes([content[-1] ^ 1]), *others)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +183,11 @@ def test_truncated_missing_and_unknown_calibrators_are_refused(small_calibrator,
     with pytest.raises(CalibratorFileError, match="cannot read the calibrator"):
         hepcal.Calibrator.load(tmp_path / "absent.safetensors")
     card = json.loads(small_calibrator.card.model_dump_json()) | {"method": "magic"}
-    path.write_bytes(files.dump(json.dumps(card), small_calibrator.tensors))
+    path.write_bytes(pack(CARD_KEY, json.dumps(card), small_calibrator.tensors))
     with pytest.raises(CalibratorFileError, match=r"unknown method .*'magic'"):
         hepcal.Calibrator.load(path)
     tensors = {name: t for name, t in small_calibrator.tensors.items() if name != "draws"}
-    path.write_bytes(files.dump(small_calibrator.card.model_dump_json(), tensors))
+    path.write_bytes(pack(CARD_KEY, small_calibrator.card.model_dump_json(), tensors))
     with pytest.raises(CalibratorFileError, match="draws"):
         hepcal.Calibrator.load(path)
 
@@ -277,7 +278,7 @@ def test_a_card_that_does_not_fit_its_tensors_is_refused(small_calibrator, tmp_p
         tensors[name] = torch.full_like(tensors[name], float("nan")) if isinstance(tensor, str) else tensor
     card["settings"] |= change.get("settings", {})
     card |= {name: value for name, value in change.items() if name not in ("tensors", "settings")}
-    (tmp_path / "x.safetensors").write_bytes(files.dump(json.dumps(card), tensors))
+    (tmp_path / "x.safetensors").write_bytes(pack(CARD_KEY, json.dumps(card), tensors))
     with pytest.raises(CalibratorFileError, match=message):
         hepcal.Calibrator.load(tmp_path / "x.safetensors")
 
@@ -334,6 +335,6 @@ def test_moments_are_refused_where_there_are_none():
 def test_files_of_another_version_are_refused(small_calibrator, tmp_path):
     card = json.loads(small_calibrator.card.model_dump_json()) | {"version": 1}
     path = tmp_path / "old.safetensors"
-    path.write_bytes(files.dump(json.dumps(card), small_calibrator.tensors))
+    path.write_bytes(pack(CARD_KEY, json.dumps(card), small_calibrator.tensors))
     with pytest.raises(CalibratorFileError, match=r"of version 1; this hepcal reads version 2\. Train it again"):
         hepcal.Calibrator.load(path)

@@ -16,9 +16,10 @@ import hepcal
 from hepcal.closure import hists as booking
 from hepcal.closure import results
 from hepcal.errors import CalibratorFileError, HepcalError, PairsError, TrainingError
-from hepcal.methods import files
 from hepcal.methods.card import Card
 from hepcal.networks.checkpoints import Checkpoint
+from hepcal.storage.artefact import CARD_KEY
+from hepcal.storage.tensors import pack
 from hepcal.tables import rows
 
 # Written by commit 882d3cb, before there were hashes: Bayesian network of ln p_T and eta, three draws.
@@ -96,7 +97,7 @@ def test_a_card_that_is_none_is_an_error_of_ours(tmp_path: Path, card: str, mess
 
 def test_equal_calibrators_have_equal_bytes(calibrator: Any) -> None:
     text = calibrator.card.model_dump_json()
-    assert len({files.dump(text, calibrator.tensors) for _ in range(30)}) == 1
+    assert len({pack(CARD_KEY, text, calibrator.tensors) for _ in range(30)}) == 1
 
 
 def test_a_calibrator_from_before_the_hashes_gives_the_same_numbers(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_prediction_that_is_not_finite_is_an_error(tmp_path: Path, scale: floa
     tensors["draws"][0, -1] = scale
     tensors["draws"][0, -2] = scale
     card = json.loads(content[8 : content_start(content)])["__metadata__"]["hepcal_card"]
-    (tmp_path / "x").write_bytes(files.dump(card, tensors))
+    (tmp_path / "x").write_bytes(pack(CARD_KEY, card, tensors))
     with (
         np.errstate(all="ignore"),
         pytest.raises(HepcalError, match="not a finite number"),

@@ -20,8 +20,9 @@ from hepcal.evaluation import diagnostics
 from hepcal.events.executors import open_executor
 from hepcal.events.features import Features
 from hepcal.events.filesets import Fileset
-from hepcal.methods import cache, files
 from hepcal.methods.calibrator import Calibrator
+from hepcal.storage.artefact import CARD_KEY
+from hepcal.storage.tensors import pack
 from hepcal.tables.differences import ALL, RESPONSE, Difference, notable
 from hepcal.tables.input_histograms import InputHistograms
 from hepcal.workflow import run_dijets
@@ -330,9 +331,9 @@ def test_damaged_distributions_are_refused(damage: str, trained: Calibrator) -> 
         tensors["histogram_reco_squares"][0, 0] = float("nan")
     else:
         tensors["histogram_reco_pt_edges"][1] = 1e9
-    content = files.dump(trained.card.model_dump_json(), tensors)
+    content = pack(CARD_KEY, trained.card.model_dump_json(), tensors)
     with pytest.raises(CalibratorFileError, match=r"histogram|do not rise"):
-        cache.get(content, files.sha256(content), "cpu")
+        Calibrator.from_content(content)
 
 
 def test_a_few_heavy_or_signed_jets_of_the_same_detector_are_no_other_one() -> None:

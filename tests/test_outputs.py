@@ -23,9 +23,9 @@ import hepcal
 from hepcal.cli import commands as cli
 from hepcal.closure import results
 from hepcal.errors import HepcalError, OutputError, PairsError
-from hepcal.methods import files
 from hepcal.networks.checkpoints import Checkpoint, CheckpointWarning
 from hepcal.storage import outputs
+from hepcal.storage.artefact import CARD_KEY
 from hepcal.tables import files as tables
 from hepcal.workflow import write_diagnoses
 
@@ -220,7 +220,7 @@ def test_a_calibrator_replaces_a_calibrator(calibrator: Any, tmp_path: Path) -> 
     calibrator.save(tmp_path / "jets.safetensors")
     (tmp_path / "empty").touch()
     (tmp_path / "settings.yaml").write_text("method: mse")
-    mark = files.CARD_KEY.encode()
+    mark = CARD_KEY.encode()
     for name in ("jets.safetensors", "empty", "new"):
         outputs.prepare_file(tmp_path / name, mark=mark)
     outputs.prepare_file(Path(__file__).parent / "data" / "calibrator_882d3cb.safetensors", mark=mark)

@@ -13,7 +13,6 @@ import torch
 from conftest import TINY
 
 import hepcal
-from hepcal.methods import cache
 from hepcal.methods.calibrator import Calibrator
 from hepcal.networks.settings import own_settings
 
@@ -44,7 +43,7 @@ def defaults(kind: str) -> Iterator[None]:
 
 def said(calibrator: Calibrator, pairs: hepcal.JetPairs) -> list[np.ndarray]:
     """Numbers of a freshly opened calibrator."""
-    prediction = cache._build(calibrator.content, "cpu", calibrator.inference, "a test").predict(pairs)
+    prediction = Calibrator.from_content(calibrator.content, inference=calibrator.inference).predict(pairs)
     found = [prediction.mean, prediction.in_range]
     found += [sigma for sigma in (prediction.sigma_stoch, prediction.sigma_pred) if sigma is not None]
     if prediction.components is not None:

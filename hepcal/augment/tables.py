@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hepcal.augment import four_vectors
 from hepcal.augment.four_vectors import LARGEST_MU, Augmented, Frame
 from hepcal.errors import PairsError
-from hepcal.storage.outputs import reserve
+from hepcal.storage.outputs import beside, reserve
 from hepcal.tables.files import prepare
 from hepcal.tables.pairs import JetPairs
 from hepcal.tables.random import identity_of
@@ -77,9 +76,8 @@ class Augmentation(BaseModel, ABC):
             return self._changed(pairs, np.empty(pairs.features.shape, dtype=np.float32))
         target = Path(directory)
         prepare(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-            path = Path(scratch) / "features.npy"
+        with beside(target, f"the table {target}") as scratch:
+            path = scratch / "features.npy"
             features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=pairs.features.shape)
             reserve(path, target)
             self._changed(pairs, features).save(target)

@@ -122,9 +122,9 @@ def train(
 ) -> None:
     """Train a calibrator and save it as one file."""
     from hepcal.config import TrainingConfig
-    from hepcal.methods.files import CARD_KEY
     from hepcal.methods.training import train as fit
     from hepcal.networks.devices import device_of
+    from hepcal.storage.artefact import CARD_KEY
 
     # What a look at the settings can tell comes before hours of reading.
     if source.is_dir():

@@ -136,7 +136,7 @@ class Prediction:
         """
         if self.by_network is not None:
             return self.by_network(slice(0, len(self)))
-        return np.concatenate([part.means().astype(np.float32) for _, part in self._parts()], axis=1)
+        return np.concatenate([part.means().astype(np.float32) for _, part in self.parts()], axis=1)
 
     def density(self, pt: np.ndarray) -> np.ndarray:
         """Predictive density p(p_T | jet) [1/GeV], averaged over the draws (arXiv:2003.11099, Eq. 1).
@@ -148,7 +148,7 @@ class Prediction:
             float64 of shape (n, points).
         """
         points = self._points(pt)
-        return np.concatenate([part.density(points[jets]) for jets, part in self._parts()])
+        return np.concatenate([part.density(points[jets]) for jets, part in self.parts()])
 
     def cdf(self, pt: np.ndarray) -> np.ndarray:
         """Predicted probability that the true p_T is smaller, averaged over the draws.
@@ -160,7 +160,7 @@ class Prediction:
             float64 of shape (n, points).
         """
         points = self._points(pt)
-        return np.concatenate([part.cdf(points[jets]) for jets, part in self._parts()])
+        return np.concatenate([part.cdf(points[jets]) for jets, part in self.parts()])
 
     def pit(self, truth: np.ndarray) -> np.ndarray:
         """Probability integral transform: the predicted cdf at the true p_T, uniform if the prediction is right.
@@ -195,7 +195,7 @@ class Prediction:
             raise ValueError(f"quantiles take a list of probabilities, found shape {wanted.shape}")
         for probability in wanted:
             _require_probability(float(probability))
-        return np.concatenate([quantiles(part, wanted) for _, part in self._parts()])
+        return np.concatenate([quantiles(part, wanted) for _, part in self.parts()])
 
     def median(self) -> np.ndarray:
         """p_T with half of the probability on each side [GeV], float64 of shape (n,)."""
@@ -203,7 +203,7 @@ class Prediction:
 
     def mode(self) -> np.ndarray:
         """Most probable p_T [GeV], float64 of shape (n,): highest point of the density, to 1e-3 of sigma_tot."""
-        return np.concatenate([modes(part) for _, part in self._parts()])
+        return np.concatenate([modes(part) for _, part in self.parts()])
 
     def highest_density(self, probability: float = 0.6827) -> ak.Array:
         """The highest-density set: the intervals in which the density exceeds one level (arXiv:2003.11099, Sec. 4).
@@ -221,7 +221,7 @@ class Prediction:
         """
         _require_probability(probability)
         lows, highs, counts = [], [], []
-        for _, part in self._parts():
+        for _, part in self.parts():
             low, high, there = highest_density(part, probability)
             lows.append(low[there])
             highs.append(high[there])
@@ -247,7 +247,7 @@ class Prediction:
         if self.belt is not None:
             return self.belt(probability)
         low, high = np.empty(len(self)), np.empty(len(self))
-        for jets, part in self._parts():
+        for jets, part in self.parts():
             lows, highs, there = highest_density(part, probability)
             low[jets] = lows[:, 0]
             high[jets] = np.take_along_axis(highs, there.sum(axis=1)[:, None] - 1, axis=1)[:, 0]
@@ -279,9 +279,9 @@ class Prediction:
         order = (rng or np.random.default_rng(seed)).permutation(self._distribution(slice(0, 0)).draws)
         draw = order[np.arange(size) % len(order)]
         if rng is not None:
-            return np.concatenate([part.sample(draw, rng) for _, part in self._parts()], axis=1)
+            return np.concatenate([part.sample(draw, rng) for _, part in self.parts()], axis=1)
         identity, seed = self._identities(), int(seed or 0)
-        parts = [part.sample(draw, RandomByJet(seed, identity[jets])) for jets, part in self._parts()]
+        parts = [part.sample(draw, RandomByJet(seed, identity[jets])) for jets, part in self.parts()]
         return np.concatenate(parts, axis=1)
 
     def _identities(self) -> np.ndarray:
@@ -296,8 +296,12 @@ class Prediction:
             raise NoDensityError("this method predicts a single number per jet: it has no draws, density or interval")
         return self.components(jets)
 
-    def _parts(self) -> Iterator[tuple[slice, Distribution]]:
-        """The jets in parts that bound the memory; one empty part if there are none."""
+    def parts(self) -> Iterator[tuple[slice, Distribution]]:
+        """The jets in parts that bound the memory, with their distributions [GeV]; an empty part if there are none.
+
+        Raises:
+            NoDensityError: The method predicts a single number per jet.
+        """
         for start in range(0, max(len(self), 1), JETS_AT_ONCE):
             jets = slice(start, min(start + JETS_AT_ONCE, len(self)))
             yield jets, self._distribution(jets)

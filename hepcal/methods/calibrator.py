@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
@@ -18,20 +18,22 @@ from hepcal.arrays import refuse_dask_awkward
 from hepcal.distributions import Distribution, Jets
 from hepcal.distributions.chosen import OfJets
 from hepcal.distributions.prediction import Prediction
-from hepcal.errors import CalibratorFileError, HepcalError
+from hepcal.errors import CalibratorFileError, HepcalError, UnknownMethodError
 from hepcal.events.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
 from hepcal.events.originals import detector_pt
-from hepcal.methods import cache, files
+from hepcal.methods import cache
 from hepcal.methods.base import Method
-from hepcal.methods.card import Card
+from hepcal.methods.card import CARD_VERSION, Card
 from hepcal.methods.coverage import covered, has_interval, padded
 from hepcal.methods.flat import flat_jets, transforms_of
 from hepcal.methods.refusals import refuse_foreign, refuse_overflow, refuse_taken
+from hepcal.methods.registry import calibrator_of, places
 from hepcal.methods.seen import histograms_of
 from hepcal.networks.devices import device_of
 from hepcal.networks.inference import BLOCK
 from hepcal.networks.parallel import map_blocks
 from hepcal.networks.scaling import InputScaling, TargetScaling
+from hepcal.storage.artefact import Artefact, digest
 from hepcal.tables.differences import Condition
 from hepcal.tables.input_histograms import InputHistograms
 from hepcal.tables.pairs import JetPairs
@@ -44,7 +46,7 @@ Inference = Literal["draws", "moments"]
 SHIFTS = {"pt_calib_sigma_pred": "calib_pred", "pt_calib_sigma_scale": "calib_cal"}
 
 
-class Calibrator(ABC):
+class Calibrator(Artefact[Card], ABC):
     """A trained, frozen calibration. Made by :func:`hepcal.train` or :meth:`load`.
 
     Call it on jets to attach columns, or :meth:`predict` on arrays. It has no random numbers: the same jet gets the
@@ -57,6 +59,7 @@ class Calibrator(ABC):
         inference: How uncertainties come about: ``draws`` for all methods; see :meth:`with_inference`.
     """
 
+    noun = "calibrator"
     method: ClassVar[type[Method]]
     # Columns of uncertainties; of some methods they depend on the settings, and so on the object.
     sigmas: tuple[str, ...] = ()
@@ -75,14 +78,11 @@ class Calibrator(ABC):
         # The moments are those of a posterior; a network that has one says itself if its likelihood allows them.
         if inference == "moments" and "posterior_mean" not in tensors:
             raise HepcalError("moments need a Bayesian network with a Gaussian likelihood: use draws")
-        self.card, self.inference = card, inference
-        self.tensors: Mapping[str, torch.Tensor] = MappingProxyType(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        )
-        self.device = device_of(device)
+        super().__init__(card, tensors)
+        self.inference, self.device = inference, device_of(device)
         inputs = 1 + card.features.width
         for part in ("mean", "scale", "low", "high"):
-            self._require(f"input_{part}", (inputs,), positive=part == "scale")
+            self.require(f"input_{part}", (inputs,), positive=part == "scale")
         if not (card.target_scale > 0 and math.isfinite(card.target_location) and card.features.pt):
             raise CalibratorFileError("the card has no usable target scale, target location or p_T convention")
         self.inputs = InputScaling(
@@ -93,20 +93,7 @@ class Calibrator(ABC):
         self.input_histograms = histograms_of(card.features, self.tensors)
         self._prepare()
 
-    def _require(self, name: str, shape: tuple[int, ...], *, positive: bool = False) -> torch.Tensor:
-        """A saved tensor, if it is what the card says."""
-        tensor = self.tensors[name]
-        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            raise CalibratorFileError(
-                f"tensor {name!r} is {tensor.dtype} of {tuple(tensor.shape)}; the card asks for float32 of {shape}"
-            )
-        if not torch.isfinite(tensor).all() or (positive and not (tensor > 0).all()):
-            raise CalibratorFileError(
-                f"tensor {name!r} holds values that are not {'positive' if positive else 'finite'}"
-            )
-        return tensor
-
-    def _prepare(self) -> None:  # noqa: B027 - optional
+    def _prepare(self) -> None:
         """Derived tensors that are not saved."""
 
     def predict(
@@ -135,15 +122,15 @@ class Calibrator(ABC):
             sigma_stoch=columns.get("pt_calib_sigma_stoch"),
             sigma_pred=columns.get("pt_calib_sigma_pred"),
             in_range=columns["pt_calib_in_range"],
-            components=self._components(features, reco),
-            belt=self._belt(features, reco),
+            components=self.components(features, reco),
+            belt=self.belt(features, reco),
             by_network=self._by_network(features, reco),
             identity=identity,
         )
 
     def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], np.ndarray] | None:
         """Predictions (draws, jets) of some of the jets by every network, where there is no density of the truth."""
-        if not self.replicas or self._components(features, reco) is not None:
+        if not self.replicas or self.components(features, reco) is not None:
             return None
         return OfJets(self._replicas, features, reco)
 
@@ -151,17 +138,61 @@ class Calibrator(ABC):
         """Predictions (draws, jets) [GeV] by every network."""
         return self._columns(features, reco, replicas=True)[REPLICAS].T
 
-    def _belt(
+    def belt(
         self,
         features: np.ndarray,  # noqa: ARG002
         reco: np.ndarray,  # noqa: ARG002
     ) -> Callable[[float], tuple[np.ndarray, np.ndarray]] | None:
-        """Confidence intervals of the jets by probability; None if the method has none of its own."""
+        """Confidence intervals of the true p_T by a Neyman belt; None if the method has none of its own.
+
+        Args:
+            features: Untransformed inputs in the order of ``card.features``, float32 of shape (n, d).
+            reco: Detector-level p_T [GeV], float32 of shape (n,).
+
+        Returns:
+            Computes lower and upper ends [GeV], shape (n,) each, from a probability.
+        """
         return None
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
-        """Predictive distributions of p_T of some of the jets; None if the method has none."""
+    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
+        """Predictive distributions of the true p_T; None if the method has none.
+
+        Args:
+            features: As for :meth:`belt`.
+            reco: As for :meth:`belt`.
+
+        Returns:
+            Computes those of some of the jets [GeV], one per network and jet.
+        """
         return None
+
+    def pt_by_network(self, inputs: torch.Tensor, pt: np.ndarray) -> np.ndarray:
+        """Calibrated p_T [GeV] of one block by every network, shape (networks, jets); one row without replicas.
+
+        Args:
+            inputs: Standardised inputs (1 + d, jets), ln p_T first, as :attr:`inputs` gives them.
+            pt: Detector-level p_T [GeV], float64 of shape (jets,).
+        """
+        found = self._evaluate(inputs, pt, replicas=bool(self.replicas))
+        return found[REPLICAS].T if self.replicas else found["pt_calib"][None]
+
+    def part(self, name: str, method: str) -> Calibrator:
+        """A calibrator that this one is made of, such as a summary, on the same device.
+
+        Args:
+            name: Of the part in the card, and of its tensors in front of a dot.
+            method: That it must be of.
+
+        Raises:
+            CalibratorFileError: The card has no such part, or its tensors do not fit.
+        """
+        card = self.card.parts.get(name)
+        if card is None or card.method != method:
+            raise CalibratorFileError(f"the card has no {name!r} training of the method {method!r}")
+        shared = {k: v for k, v in self.tensors.items() if k.startswith("input_")}
+        # A part may standardise the inputs in a way of its own.
+        own = {k.removeprefix(f"{name}."): v for k, v in self.tensors.items() if k.startswith(f"{name}.")}
+        return calibrator_of(method)(card, {**shared, **own}, str(self.device))
 
     def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
         """As :meth:`_evaluate`, with :data:`COVERED` for the truth (jets,) [GeV]; for :attr:`judges` only."""
@@ -312,24 +343,6 @@ class Calibrator(ABC):
 
     # -- as data ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def content(self) -> bytes:
-        """The calibrator file as bytes: safetensors with a JSON card in the header."""
-        return files.dump(self.card.model_dump_json(), self.tensors)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of :attr:`content`; identifies the calibrator."""
-        return files.sha256(self.content)
-
-    def save(self, path: str | Path) -> None:
-        """Write the calibrator to one file; an existing file is replaced only once the new one is complete.
-
-        Raises:
-            OutputError: It cannot be written, or is a directory or a device; names the path.
-        """
-        files.write(Path(path), self.content)
-
     @staticmethod
     def load(path: str | Path, device: str = "cpu") -> Calibrator:
         """Open a calibrator file. No code in it is ever executed.
@@ -342,8 +355,35 @@ class Calibrator(ABC):
             CalibratorFileError: The file is missing, damaged (its content does not match its hash), or not a
                 calibrator.
         """
-        content = files.read(Path(path))
-        return cache.get(content, files.sha256(content), device, where=str(path))
+        content = Calibrator.read(path)
+        return _shared(content, digest(content), device, where=str(path))
+
+    @staticmethod
+    def from_content(
+        content: bytes, device: str = "cpu", inference: Inference = "draws", where: str = "the calibrator"
+    ) -> Calibrator:
+        """A calibrator from :attr:`content`, of the class that its method names.
+
+        Args:
+            content: Of the file.
+            device: ``cpu``, ``cuda`` ...
+            inference: See :meth:`with_inference`.
+            where: What messages call the file.
+
+        Raises:
+            CalibratorFileError: It is damaged, no calibrator, of another version, or of an unknown method.
+        """
+        text, entries, tensors = Calibrator.parsed(content, where)
+        if (version := entries.get("version")) != CARD_VERSION:
+            raise CalibratorFileError(
+                f"{where} is a calibrator file of version {version}; this hepcal reads version {CARD_VERSION}. "
+                "Train it again, or use the hepcal that wrote it"
+            )
+        with Calibrator.fitting(where):
+            card = Card.model_validate_json(text)
+            calibrator = _class_of(card)(card, tensors, device, inference)
+        calibrator.content = content
+        return calibrator
 
     def to(self, device: str) -> Calibrator:
         """The same calibrator on another device."""
@@ -373,4 +413,35 @@ class Calibrator(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Travels as its file's bytes: no path has to exist on a worker, and each process builds it once.
-        return cache.get, (self.content, self.sha256, str(self.device), self.inference)
+        return _shared, (self.content, self.sha256, str(self.device), self.inference)
+
+
+def _class_of(card: Card) -> type[Calibrator]:
+    try:
+        return calibrator_of(card.method)
+    except UnknownMethodError as error:
+        raise CalibratorFileError(
+            f"unknown method {card.method!r}; here are {', '.join(places())}. A method of another distribution needs "
+            "that installed"
+        ) from error
+
+
+def _shared(
+    content: bytes,
+    sha256: str,
+    device: str,
+    inference: Inference = "draws",
+    where: str = "a calibrator sent to this worker",
+) -> Calibrator:
+    """The calibrator with this content, one for all of the process.
+
+    Raises:
+        CalibratorFileError: The content does not match its hash, is damaged, or names an unknown method.
+    """
+
+    def build() -> Calibrator:
+        if digest(content) != sha256:
+            raise CalibratorFileError(f"{where} does not match its hash {sha256[:12]}: it was changed or damaged")
+        return Calibrator.from_content(content, device, inference, where)
+
+    return cache.get(sha256, device, inference, build)

@@ -20,7 +20,7 @@ JETS_AT_ONCE = 4096
 def has_interval(calibrator: Calibrator) -> bool:
     """Whether there is an interval of the truth: a Neyman belt, or between the quantiles of a density."""
     none = np.empty((0, calibrator.card.features.width), dtype=np.float32), np.empty(0, dtype=np.float32)
-    return calibrator._belt(*none) is not None or calibrator._components(*none) is not None
+    return calibrator.belt(*none) is not None or calibrator.components(*none) is not None
 
 
 def covered(calibrator: Calibrator, features: np.ndarray, reco: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -38,10 +38,10 @@ def covered(calibrator: Calibrator, features: np.ndarray, reco: np.ndarray, trut
     Raises:
         HepcalError: The method has no interval.
     """
-    if (belt := calibrator._belt(features, reco)) is not None:
+    if (belt := calibrator.belt(features, reco)) is not None:
         low, high = belt(0.6827)
         return np.asarray((low <= truth) & (truth <= high))
-    if (components := calibrator._components(features, reco)) is None:
+    if (components := calibrator.components(features, reco)) is None:
         raise HepcalError(f"the method {calibrator.card.method!r} has no interval that could cover a truth")
     found = np.empty(len(reco), dtype=bool)
     for start in range(0, len(reco), JETS_AT_ONCE):

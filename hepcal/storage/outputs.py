@@ -15,14 +15,17 @@ from hepcal.errors import OutputError
 __all__ = [
     "RESULT_NAMES",
     "ROOM",
+    "beside",
     "filling",
     "prepare_directory",
     "prepare_file",
     "read_bytes",
     "refuse_others",
     "refuse_same",
+    "replace_directory",
     "replacing",
     "reserve",
+    "told",
     "write",
 ]
 
@@ -55,13 +58,14 @@ def replacing(path: Path) -> Iterator[Path]:
     target = _target(path)
     scratch = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-"[:64], suffix=target.suffix)
-        os.close(handle)
-        yield Path(scratch)
-        _finish(Path(scratch), target)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {reason(error)}") from error
+        with told(f"write {path}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-"[:64], suffix=target.suffix)
+            os.close(handle)
+            yield Path(scratch)
+            _settle(Path(scratch))
+            Path(scratch).chmod(0o644)
+            Path(scratch).replace(target)
     finally:
         if scratch is not None:
             Path(scratch).unlink(missing_ok=True)
@@ -74,14 +78,54 @@ def filling(directory: Path) -> Iterator[Path]:
     Raises:
         OutputError: They cannot be written; names the directory.
     """
-    try:
+    with told(f"write into {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as scratch:
             yield Path(scratch)
-            for part in sorted(Path(scratch).iterdir()):
+            parts = sorted(Path(scratch).iterdir())
+            for part in parts:
+                _settle(part)
+            for part in parts:
                 part.replace(directory / part.name)
-    except OSError as error:
-        raise OutputError(f"cannot write into {directory}: {reason(error)}") from error
+
+
+@contextmanager
+def beside(place: Path, what: str) -> Iterator[Path]:
+    """A hidden directory beside a place, on its file system; deleted in the end.
+
+    Args:
+        place: Of a directory; those above it are made.
+        what: It is for, for messages.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    with told(f"write {what}"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-")
+    try:
+        yield Path(scratch.name)
+    finally:
+        with suppress(OSError):
+            scratch.cleanup()
+
+
+def replace_directory(target: Path, part: Path, older: Path) -> None:
+    """Move a directory to its place, and what was there to ``older``; what fails is undone.
+
+    Raises:
+        OSError: It cannot be moved.
+    """
+    if not target.exists():
+        part.rename(target)
+        return
+    target.rename(older)
+    try:
+        part.rename(target)
+    except BaseException:
+        # Else it would be deleted with its directory.
+        older.rename(target)
+        raise
 
 
 def read_bytes(path: Path) -> bytes:
@@ -95,15 +139,29 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _finish(part: Path, target: Path) -> None:
+def _settle(part: Path) -> None:
     # Some file systems say only here that there was no room.
     with part.open("rb+") as file:
         os.fsync(file.fileno())
-    part.chmod(0o644)
-    part.replace(target)
 
 
-def reason(error: OSError) -> str:
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Inside, an error of the operating system becomes one of ours.
+
+    Args:
+        what: That cannot be done, as ``write`` and a path.
+
+    Raises:
+        OutputError: There was one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot {what}: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
     """What an operating system says, without the name of a scratch file."""
     return error.strerror or str(error) or type(error).__name__
 
@@ -139,7 +197,7 @@ def prepare_file(path: str | Path, room: int = ROOM, mark: bytes = b"") -> None:
             raise OutputError(f"{path} is another file, which would be replaced: choose another name, or delete it")
         require_room(target.parent, room)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {reason(error)} ({room} bytes are needed)") from error
+        raise OutputError(f"cannot write {path}: {_reason(error)} ({room} bytes are needed)") from error
 
 
 def _start(path: Path) -> bytes:
@@ -184,7 +242,7 @@ def prepare_directory(path: str | Path, names: tuple[str, ...] = RESULT_NAMES, r
                 _require_kind(entry)
         require_room(path, room)
     except OSError as error:
-        raise OutputError(f"cannot write into {path}: {reason(error)} ({room} bytes are needed)") from error
+        raise OutputError(f"cannot write into {path}: {_reason(error)} ({room} bytes are needed)") from error
 
 
 def _require_kind(entry: Path) -> None:
@@ -231,11 +289,8 @@ def reserve(path: Path, place: Path) -> None:
     Raises:
         OutputError: There is no room.
     """
-    try:
-        with path.open("rb+") as file:
-            _allocate(file.fileno(), path.stat().st_size)
-    except OSError as error:
-        raise OutputError(f"cannot write {place}: {reason(error)}") from error
+    with told(f"write {place}"), path.open("rb+") as file:
+        _allocate(file.fileno(), path.stat().st_size)
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hepcal.errors import OutputError, PairsError
+from hepcal.errors import PairsError
 from hepcal.storage.documents import parse_json, sealed, unsealed
-from hepcal.storage.outputs import read_bytes, reason, refuse_others, require_room
+from hepcal.storage.outputs import beside, read_bytes, refuse_others, replace_directory, require_room, told
 from hepcal.tables.rows import open_column
 
 __all__ = ["CARD", "TableWriter", "open_columns", "prepare", "read_card", "source_in", "writing"]
@@ -61,7 +60,7 @@ class TableWriter:
             OutputError: They cannot be written.
         """
         rows = np.ascontiguousarray(rows)
-        with _told(self._place):
+        with told(f"write the table {self._place}"):
             self._append(name, rows)
 
     def _append(self, name: str, rows: np.ndarray) -> None:
@@ -103,7 +102,7 @@ class TableWriter:
             text = json.dumps(sealed(content), indent=1, allow_nan=False)
         except ValueError as error:
             raise PairsError(f"the provenance of the table holds what JSON cannot: {error}; {dict(card)}") from error
-        with _told(self._place):
+        with told(f"write the table {self._place}"):
             for name, file in self._files.items():
                 file.seek(0)
                 self._write_header(name)
@@ -125,15 +124,6 @@ def _close(file: BinaryIO) -> None:
 
 
 @contextmanager
-def _told(place: Path) -> Iterator[None]:
-    """An error of the operating system as one of ours."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write the table {place}: {reason(error)}") from error
-
-
-@contextmanager
 def writing(directory: str | Path) -> Iterator[TableWriter]:
     """Write a table beside its place, and put it there if it was finished and nothing was raised.
 
@@ -149,20 +139,20 @@ def writing(directory: str | Path) -> Iterator[TableWriter]:
     """
     target = Path(directory)
     prepare(target)
-    with _scratch(target) as scratch:
+    with beside(target, f"the table {target}") as scratch:
         part = scratch / "table"
         part.mkdir()
         with ExitStack() as files:
             writer = TableWriter(part, files, target)
             yield writer
         if writer.finished:
-            with _told(target):
-                _replace(target, part, scratch / "older")
+            with told(f"write the table {target}"):
+                replace_directory(target, part, scratch / "older")
 
 
 def prepare(target: Path) -> None:
     """Refuse a place where a table could not be written after the work, before it; raises as :func:`writing`."""
-    with _told(target):
+    with told(f"write the table {target}"):
         if target.is_dir() and any(target.iterdir()):
             if not (target / CARD).exists():
                 raise PairsError(f"{target} exists and is not a training table; choose another directory")
@@ -171,33 +161,6 @@ def prepare(target: Path) -> None:
         elif target.exists() and not target.is_dir():
             raise PairsError(f"{target} exists and is not a training table; choose another directory")
         require_room(target.parent)
-
-
-@contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
-    """A directory beside the place; deleted in the end."""
-    with _told(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        yield Path(scratch.name)
-    finally:
-        with suppress(OSError):
-            scratch.cleanup()
-
-
-def _replace(target: Path, part: Path, older: Path) -> None:
-    """Move a table to its place, and what was there to ``older``; what fails is undone."""
-    if not target.exists():
-        part.rename(target)
-        return
-    target.rename(older)
-    try:
-        part.rename(target)
-    except BaseException:
-        # Else it would be deleted with its directory.
-        older.rename(target)
-        raise
 
 
 def read_card(directory: Path) -> dict[str, Any]:

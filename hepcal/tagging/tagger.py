@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from scipy.special import expit
 
 from hepcal.arrays import numbers
 from hepcal.errors import CalibratorFileError, HepcalError
 from hepcal.events.features import Features
-from hepcal.methods import files
 from hepcal.networks.devices import device_of
 from hepcal.networks.inference import BLOCK, with_bias_column
 from hepcal.networks.parallel import map_blocks
+from hepcal.storage.artefact import Artefact
 from hepcal.tables.pairs import JetPairs
 from hepcal.tables.rows import StoredRows, check_rows, stored
 from hepcal.tagging.lola import LoLa
@@ -102,7 +101,7 @@ class TaggerPrediction:
         return self.by_draw()
 
 
-class Tagger:
+class Tagger(Artefact[TaggerCard]):
     """A trained, frozen tagger. Made by :func:`hepcal.tagging.train` or :meth:`load`.
 
     It has no random numbers: the same jet gets the same bits in any chunk, order or number of workers.
@@ -116,33 +115,25 @@ class Tagger:
         CalibratorFileError: The tensors are not those of the card.
     """
 
+    noun = "tagger"
+    misread: ClassVar[str] = " holds no tagger that this version reads"
+
     def __init__(self, card: TaggerCard, tensors: Mapping[str, torch.Tensor], device: str = "cpu") -> None:
-        self.card, self.device = card, device_of(device)
-        self.tensors: Mapping[str, torch.Tensor] = MappingProxyType(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        )
+        super().__init__(card, tensors)
+        self.device = device_of(device)
         if card.features.constituents is None:
             raise CalibratorFileError("the card of the tagger names no constituents")
         self.settings = LoLa.model_validate(card.settings)
         self._lorentz, dense = self.settings.layouts(card.features.constituents.count)
         outputs = (self._lorentz.outputs,)
         self.draws = self.settings.networks
-        self._weights = self._require("lorentz_draws", (self.draws, self._lorentz.count)).to(self.device)
-        layers = dense.split(self._require("dense_draws", (self.draws, dense.count)))
+        self._weights = self.require("lorentz_draws", (self.draws, self._lorentz.count)).to(self.device)
+        layers = dense.split(self.require("dense_draws", (self.draws, dense.count)))
         self._dense = [with_bias_column(*layer).to(self.device) for layer in layers]
-        location, scale = (self._require(f"feature_{part}", outputs) for part in ("location", "scale"))
+        location, scale = (self.require(f"feature_{part}", outputs) for part in ("location", "scale"))
         if not (scale > 0).all():
             raise CalibratorFileError("a scale of the tagger is not positive")
         self._location, self._scale = location[:, None].to(self.device), scale[:, None].to(self.device)
-
-    def _require(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        tensor = self.tensors.get(name)
-        if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            found = "missing" if tensor is None else f"{tensor.dtype} of {tuple(tensor.shape)}"
-            raise CalibratorFileError(f"tensor {name!r} is {found}; the card asks for float32 of {shape}")
-        if not torch.isfinite(tensor).all():
-            raise CalibratorFileError(f"tensor {name!r} holds values that are not finite")
-        return tensor
 
     def __repr__(self) -> str:
         card = self.card
@@ -245,48 +236,33 @@ class Tagger:
         other.content = self.content
         return other
 
-    @cached_property
-    def content(self) -> bytes:
-        """The bytes of its file."""
-        return files.dump(self.card.model_dump_json(), self.tensors)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of its file."""
-        return files.sha256(self.content)
-
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file with the card in its header, whole or not at all.
-
-        Raises:
-            OutputError: It cannot be written, or is a directory or a device; names the path.
-        """
-        files.write(Path(path), self.content)
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Tagger:
+    @staticmethod
+    def load(path: str | Path, device: str = "cpu") -> Tagger:
         """Read a saved tagger; no code is executed.
 
         Raises:
             CalibratorFileError: The file is missing, damaged (its content does not match its hash), of another kind or
                 of another version.
         """
-        return _from_content(files.read(Path(path)), device, str(path))
+        return Tagger.from_content(Tagger.read(path), device, str(path))
+
+    @staticmethod
+    def from_content(content: bytes, device: str = "cpu", where: str = "the tagger") -> Tagger:
+        """A tagger from :attr:`content`.
+
+        Args:
+            content: Of the file.
+            device: ``cpu``, ``cuda`` ...
+            where: What messages call the file.
+
+        Raises:
+            CalibratorFileError: It is damaged, no tagger, or of another version.
+        """
+        text, _, tensors = Tagger.parsed(content, where)
+        with Tagger.fitting(where):
+            tagger = Tagger(TaggerCard.model_validate_json(text), tensors, device)
+        tagger.content = content
+        return tagger
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_content, (self.content, str(self.device))
-
-
-def _from_content(content: bytes, device: str, where: str = "the tagger") -> Tagger:
-    text, tensors = files.parse(content, where)
-    files.parse_card(text, where)
-    try:
-        tagger = Tagger(TaggerCard.model_validate_json(text), tensors, device)
-    except ValidationError as error:
-        raise CalibratorFileError(f"{where} holds no tagger that this version reads: {error}") from error
-    except CalibratorFileError as error:
-        raise CalibratorFileError(f"{where}: {error}") from error
-    except files.MISFITS as error:
-        raise CalibratorFileError(f"{where}: its card and its tensors do not fit each other: {error}") from error
-    tagger.content = content
-    return tagger
+        return Tagger.from_content, (self.content, str(self.device))

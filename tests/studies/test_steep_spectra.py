@@ -93,7 +93,7 @@ def test_a_steep_spectrum_is_learned_where_jets_are_few(lowest, response):
         median, error, inside = closure(calibrator, BINS, response)
         jets = np.histogram(pairs.truth, BINS)[0]
         show(f"{response.__name__}, z^-5 from {lowest} GeV, seed {seed}", BINS, median, error, inside, jets)
-        low, high = np.exp(calibrator._support)
+        low, high = calibrator.support
         assert low < max(30, lowest) * 1.001
         assert high > BINS[-1]
         # Jets at the lower end of the table fluctuate to values below it.
@@ -118,7 +118,7 @@ def test_stitched_slices_are_learned_everywhere(spread, response):
     median, error, inside = closure(calibrator, SLICES, response)
     jets = np.histogram(pairs.truth, SLICES)[0]
     show(f"{response.__name__}, slices over {spread:.0e}", SLICES, median, error, inside, jets)
-    low, high = np.exp(calibrator._support)
+    low, high = calibrator.support
     assert high - low > 0.9 * (pairs.truth.max() - pairs.truth.min())
     assert np.all(error < 0.005)
     assert np.all(np.abs(median) < np.maximum(0.005, 2 * error)), median

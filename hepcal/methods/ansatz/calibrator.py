@@ -96,10 +96,10 @@ class AnsatzCalibrator(Calibrator):
         settings = self.method.model_validate(self.card.settings)
         inputs = len(self.inputs.transforms)
         self._ansatz_layout = settings.layout(inputs)
-        flat = self._require("ansatz", (self._ansatz_layout.count,))
-        mean, scale = self._require("ansatz_mean", (inputs,)), self._require("ansatz_scale", (inputs,), positive=True)
+        flat = self.require("ansatz", (self._ansatz_layout.count,))
+        mean, scale = self.require("ansatz_mean", (inputs,)), self.require("ansatz_scale", (inputs,), positive=True)
         self._mean, self._scale = mean[:, None].to(self.device), scale[:, None].to(self.device)
-        low, high = self._require("truth_range", (2,)).tolist()
+        low, high = self.require("truth_range", (2,)).tolist()
         if not low < high:
             raise CalibratorFileError(f"the truth range of the training is empty: {low:g} to {high:g} GeV")
         self._truth_range = low, high

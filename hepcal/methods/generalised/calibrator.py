@@ -85,9 +85,9 @@ class GeneralisedInversionCalibrator(NetworkCalibrator):
     def _prepare(self) -> None:
         super()._prepare()
         layout = DenseLayout((*self._layout.sizes[:-1], GaussianHead.outputs))
-        self._spread = WeightDraws(layout, self._require("spread", (1, layout.count)), self.device)
-        self._spread_scale = float(self._require("spread_scale", (2,))[1])
-        low, high = self._require("truth_range", (2,), positive=True).tolist()
+        self._spread = WeightDraws(layout, self.require("spread", (1, layout.count)), self.device)
+        self._spread_scale = float(self.require("spread_scale", (2,))[1])
+        low, high = self.require("truth_range", (2,), positive=True).tolist()
         self.support = float(low), float(high)
         self._residual = self._prepare_residual()
         if not self._spread_scale > 0:
@@ -109,7 +109,7 @@ class GeneralisedInversionCalibrator(NetworkCalibrator):
         if f"{RESIDUAL}_truth" not in self.tensors:
             return None
         truth, mean = (
-            self._require(f"{RESIDUAL}_{name}", (TABLE_KNOTS,), positive=True).double().log().numpy()
+            self.require(f"{RESIDUAL}_{name}", (TABLE_KNOTS,), positive=True).double().log().numpy()
             for name in ("truth", "reco")
         )
         for name, values in (("truth", truth), ("reco", mean)):

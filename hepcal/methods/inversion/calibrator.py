@@ -80,10 +80,10 @@ class NumericalInversionCalibrator(Calibrator):
         self.replicas = settings.n
         shape = (TABLE_KNOTS,)
         truth, reco, slope, spread = (
-            self._require(name, shape, positive=True).double().numpy() for name in ("truth", "reco", "slope", "spread")
+            self.require(name, shape, positive=True).double().numpy() for name in ("truth", "reco", "slope", "spread")
         )
-        replicas = self._require("replicas", (settings.n, TABLE_KNOTS), positive=True).double().numpy()
-        curvature = self._require("curvature", shape).double().numpy()
+        replicas = self.require("replicas", (settings.n, TABLE_KNOTS), positive=True).double().numpy()
+        curvature = self.require("curvature", shape).double().numpy()
         for name, values in (("truth", truth), ("reco", reco)):
             if not (np.diff(values) > 0).all():
                 raise CalibratorFileError(f"tensor {name!r} does not rise from knot to knot: it cannot be inverted")

@@ -94,8 +94,8 @@ class LikelihoodCalibrator(Calibrator):
         # Rows of the standardised inputs; the first is ln p_T.
         self._rows = [1 + names.index(name) for name in settings.conditions]
         layout = DenseLayout((1 + len(self._rows), *settings.hidden, settings.build_head().outputs))
-        draws = self._require("draws", (settings.networks, layout.count))
-        mean, scale, low, high = self._require("truth", (4,)).double().tolist()
+        draws = self.require("draws", (settings.networks, layout.count))
+        mean, scale, low, high = self.require("truth", (4,)).double().tolist()
         if not (scale > 0 and high > low):
             raise CalibratorFileError("tensor 'truth' needs a positive scale and a support that is not empty")
         self._support = (low, high)
@@ -107,6 +107,12 @@ class LikelihoodCalibrator(Calibrator):
         self._reading: Reading = 0.5 if settings.reading == "median" else settings.reading
         self.replicas = settings.networks
         self.block = density.block
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Ends of the true p_T [GeV] with enough training jets to learn the response."""
+        low, high = np.exp(self._support).tolist()
+        return low, high
 
     def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:  # noqa: ARG002
         """Ln of what is calibrated, float64 of shape (S, n) or (1, n)."""
@@ -163,5 +169,6 @@ class LikelihoodCalibrator(Calibrator):
         self._map(work, features, reco)
         return ends[0], ends[1]
 
-    def _belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+    def belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+        """See :meth:`Calibrator.belt`: that of :meth:`interval`."""
         return partial(self.interval, features, reco)

@@ -9,10 +9,9 @@ import torch
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from hepcal.errors import CalibratorFileError
-from hepcal.events.columns import REPLICAS
 from hepcal.events.features import Features
 from hepcal.methods.likelihood.calibrator import Likelihood, LikelihoodCalibrator
-from hepcal.methods.registry import calibrator_of, method_of, regressions
+from hepcal.methods.registry import method_of, regressions
 from hepcal.methods.regression.ensemble import Ensemble
 from hepcal.methods.regression.method import Regression
 
@@ -100,16 +99,9 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
         card = self.card.parts.get(PART)
         if card is None or card.method not in regressions(Regression):
             raise CalibratorFileError("the card names no summary that this version knows")
-        own = {
-            name.removeprefix(f"{PART}."): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(f"{PART}.")
-        }
-        shared = {name: tensor for name, tensor in self.tensors.items() if name.startswith("input_")}
-        # A summary may standardise the inputs in a way of its own.
-        self.summary = calibrator_of(card.method)(card, {**shared, **own}, str(self.device))
+        self.summary = self.part(PART, card.method)
         self.block = min(self.block, self.summary.block)
-        self._reco_response = float(self._require("reco_response", (1,)))
+        self._reco_response = float(self.require("reco_response", (1,)))
         self._trust = self._trusted()
 
     def _trusted(self) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +113,7 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
             return np.zeros(1), np.ones((1, 1))
         shape = self.tensors["trust"].shape
         rows = 2 if shape[:1] == (2,) else 1 + max(self.summary.replicas, 1)
-        knots, *trust = self._require("trust", (rows, max([1, *shape[1:2]]))).double().numpy()
+        knots, *trust = self.require("trust", (rows, max([1, *shape[1:2]]))).double().numpy()
         if not ((np.diff(knots) > 0).all() and np.min(trust) >= 0 and np.max(trust) <= 1):
             raise CalibratorFileError("tensor 'trust' needs rising knots and shares between 0 and 1")
         return knots, np.stack(trust)
@@ -135,8 +127,7 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
 
     def _measured(self, inputs: torch.Tensor, pt: np.ndarray) -> torch.Tensor:
         own = self.summary.inputs.again(inputs, self.inputs)
-        found = self.summary._evaluate(own, pt, replicas=bool(self.summary.replicas))
-        value = found[REPLICAS].T if self.summary.replicas else found["pt_calib"][None]
+        value = self.summary.pt_by_network(own, pt)
         log_pt, (knots, trust) = np.log(pt), self._trust
         log_summary = np.log(np.maximum(value.astype(np.float64), SMALLEST * pt))
         share = np.stack([np.interp(log_pt, knots, row) for row in trust])

@@ -21,7 +21,7 @@ from hepcal.events.features import Features
 from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Method
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.card import Quantity
-from hepcal.methods.registry import calibrator_of, method_of, regressions
+from hepcal.methods.registry import method_of, regressions
 from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.regression.method import DensityMethod
 from hepcal.methods.regression.network import NetworkCalibrator
@@ -142,21 +142,16 @@ class NoisyLabelsCalibrator(Calibrator):
     def _prepare(self) -> None:
         settings = NoisyLabels.model_validate(self.card.settings)
         self.sigmas, self._common = settings.sigmas, settings.common
-        self.baseline, self.smeared = (self._part(name, settings.method.name) for name in (BASELINE, SMEARED))
+        self.baseline, self.smeared = (self._networks_of(name, settings.method.name) for name in (BASELINE, SMEARED))
         self.block = min(self.baseline.block, self.smeared.block)
         self.replicas = self.smeared.replicas
 
-    def _part(self, name: str, method: str) -> NetworkCalibrator:
+    def _networks_of(self, name: str, method: str) -> NetworkCalibrator:
         """One of the two trainings as a calibrator."""
-        card = self.card.parts.get(name)
-        if card is None or card.method != method:
-            raise CalibratorFileError(f"the card has no {name!r} training of the method {method!r}")
-        own = {k.removeprefix(f"{name}."): v for k, v in self.tensors.items() if k.startswith(f"{name}.")}
-        shared = {k: v for k, v in self.tensors.items() if k.startswith("input_")}
-        part = calibrator_of(method)
-        if not issubclass(part, NetworkCalibrator):
+        part = self.part(name, method)
+        if not isinstance(part, NetworkCalibrator):
             raise CalibratorFileError(f"the {name!r} training is of the method {method!r}, which has no networks")
-        return part(card, {**own, **shared}, str(self.device))
+        return part
 
     def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
         """As of any calibrator, with the signed sigma_cal², its error, and the prediction of the baseline."""
@@ -168,7 +163,7 @@ class NoisyLabelsCalibrator(Calibrator):
             sigma_stoch=stoch,
             sigma_pred=columns.get(SIGMA_PRED),
             in_range=inside,
-            components=self._components(features, reco),
+            components=self.components(features, reco),
             sigma_cal_squared=columns[SQUARED],
             sigma_cal_squared_error=columns.get(SQUARED_ERROR),
             baseline=Prediction(
@@ -176,18 +171,20 @@ class NoisyLabelsCalibrator(Calibrator):
                 sigma_stoch=stoch,
                 sigma_pred=columns.get(BASELINE_PRED),
                 in_range=inside,
-                components=self.baseline._components(features, reco),
+                components=self.baseline.components(features, reco),
                 identity=identity,
             ),
             identity=identity,
         )
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
-        return self.smeared._components(features, reco)
+    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+        """See :meth:`Calibrator.components`: those of the training on smeared labels."""
+        return self.smeared.components(features, reco)
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV], and what a prediction has beside them [GeV, GeV²]; all variances in float64."""
-        (mean, variance), (mean_0, variance_0) = (_draws(part, inputs, pt) for part in (self.smeared, self.baseline))
+        trainings = (self.smeared, self.baseline)
+        (mean, variance), (mean_0, variance_0) = (part.moments_by_network(inputs, pt) for part in trainings)
         # What is stored is what is added up.
         stoch = np.sqrt(variance_0.mean(axis=0)).astype(np.float32)
         squared = (variance.mean(axis=0) - variance_0.mean(axis=0)).astype(np.float32)
@@ -251,7 +248,7 @@ class CalibrationWidth:
         if not weight.sum() > 0:
             raise ValueError(f"the weights of {len(weight)} jets sum to {weight.sum():g}")
         squares = [
-            sum(found.variances() @ weight[jets] for jets, found in part._parts()) / weight.sum()
+            sum(found.variances() @ weight[jets] for jets, found in part.parts()) / weight.sum()
             for part in (prediction, prediction.baseline)
         ]
         widths = [(float(np.sqrt(each.mean())), _spread(each)) for each in squares]
@@ -288,10 +285,3 @@ class CalibrationWidth:
 def _spread(values: np.ndarray) -> float:
     """Standard deviation with S - 1; NaN for a single one."""
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-
-
-def _draws(part: NetworkCalibrator, inputs: torch.Tensor, pt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [GeV] and variance [GeV²] of every draw, float64 of shape (draws, jets) each."""
-    found = part._head.distribution(part._finite(part._networks(inputs)))
-    scale = part.target.scale * pt
-    return found.means() * scale + part.target.location * pt, found.variances() * scale**2

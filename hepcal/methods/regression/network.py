@@ -40,7 +40,7 @@ class NetworkCalibrator(Calibrator):
         settings = self.method.model_validate(self.card.settings)
         self._head = settings.build_head()
         self._layout = DenseLayout((len(self.inputs.transforms), *settings.hidden, self._head.outputs))
-        draws = self._require("draws", (settings.networks, self._layout.count))
+        draws = self.require("draws", (settings.networks, self._layout.count))
         self._networks = WeightDraws(self._layout, draws, self.device)
         self.block = self._networks.block
         self.replicas = settings.networks if settings.networks > 1 else 0
@@ -50,10 +50,11 @@ class NetworkCalibrator(Calibrator):
     def _prepare_moments(self) -> MomentPropagation:
         if "posterior_mean" not in self.tensors or not isinstance(self._head, GaussianHead):
             raise HepcalError("moments need a Bayesian network with a Gaussian likelihood: use draws")
-        mean, sigma = (self._require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
+        mean, sigma = (self.require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
         return MomentPropagation(self._layout, mean, sigma, self.device)
 
-    def _components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+        """See :meth:`Calibrator.components`."""
         return OfJets(self._distribution, features, reco) if self._head.has_density else None
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
@@ -70,6 +71,20 @@ class NetworkCalibrator(Calibrator):
         y = (truth / pt - self.target.location) / self.target.scale
         pit = self._head.distribution(outputs).cdf(y[:, None])[:, 0]
         return self._moments(outputs, pt, replicas=replicas) | {COVERED: central(pit)}
+
+    def moments_by_network(self, inputs: torch.Tensor, pt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [GeV] and variance [GeV²] of one block by every network, of a likelihood with a density.
+
+        Args:
+            inputs: Standardised inputs (1 + d, jets), ln p_T first, as :attr:`inputs` gives them.
+            pt: Detector-level p_T [GeV], float64 of shape (jets,).
+
+        Returns:
+            float64 of shape (networks, jets) each.
+        """
+        found = self._head.distribution(self._finite(self._networks(inputs)))
+        scale = self.target.scale * pt
+        return found.means() * scale + self.target.location * pt, found.variances() * scale**2
 
     @staticmethod
     def _finite(outputs: torch.Tensor) -> torch.Tensor:

@@ -58,7 +58,7 @@ class TransportCalibrator(Calibrator):
         count = self.tensors["map_simulation"].numel()
         names = ("map_simulation", "map_data", "map_error")
         self._reco, self._moved, self._error = (
-            self._require(name, (count,), positive=True).double().numpy() for name in names
+            self.require(name, (count,), positive=True).double().numpy() for name in names
         )
         if count < 2 or (np.diff(self._reco) <= 0).any() or (np.diff(self._moved) < 0).any():
             raise CalibratorFileError("the map from simulation to data does not rise")

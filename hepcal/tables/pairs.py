@@ -21,7 +21,7 @@ from hepcal.events.threshold import known_cut
 from hepcal.statistics import n_eff
 from hepcal.tables.files import CARD, open_columns, read_card, source_in, writing
 from hepcal.tables.pairing import COLUMNS, PairsProcessor, Selection, columns_of, inputs_of, source_of, weight_factors
-from hepcal.tables.rows import check_rows, chunks, selected, taken
+from hepcal.tables.rows import Rows, check_rows, chunks, selected, taken
 
 if TYPE_CHECKING:
     from hepcal.events.executors import ExecutorFactory
@@ -57,7 +57,7 @@ class JetPairs:
             samples (:mod:`hepcal.augment.labels`).
     """
 
-    features: np.ndarray
+    features: Rows
     reco: np.ndarray
     truth: np.ndarray
     weight: np.ndarray

@@ -22,7 +22,7 @@ from hepcal.networks.devices import device_of
 from hepcal.networks.inference import BLOCK, with_bias_column
 from hepcal.networks.parallel import map_blocks
 from hepcal.tables.pairs import JetPairs
-from hepcal.tables.rows import StoredRows, check_rows, stored
+from hepcal.tables.rows import Rows, StoredRows, check_rows, stored
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.table import constituents_of
 
@@ -151,7 +151,7 @@ class Tagger:
         jets = f"{card.signal_jets} signal and {card.background_jets} background jets"
         return f"<Tagger: {card.method}, {kind}, {jets}, {card.features.constituents}{auc}>"
 
-    def predict(self, features: JetPairs | np.ndarray) -> TaggerPrediction:
+    def predict(self, features: JetPairs | Rows) -> TaggerPrediction:
         """Scores of jets, with their statistical error; memory does not grow with the number of draws.
 
         Args:
@@ -179,7 +179,7 @@ class Tagger:
             return TaggerPrediction(score, logit, None, None, partial(self._logits, block))
         return TaggerPrediction(score, logit, sigma_logit, sigma_score, partial(self._logits, block))
 
-    def _logits(self, block: np.ndarray) -> np.ndarray:
+    def _logits(self, block: Rows) -> np.ndarray:
         found = np.empty((self.draws, len(block)), dtype=np.float32)
 
         def keep(part: slice, logits: np.ndarray) -> None:
@@ -188,7 +188,7 @@ class Tagger:
         self._map(block, keep)
         return found
 
-    def _constituents(self, features: JetPairs | np.ndarray) -> np.ndarray:
+    def _constituents(self, features: JetPairs | Rows) -> Rows:
         """Columns of all constituents, float32 of shape (n, 4 count), a view where possible."""
         spec = self.card.features
         momenta = constituents_of(spec)
@@ -208,7 +208,7 @@ class Tagger:
         check_rows(lambda rows, _: momenta.check(rows), block, np.broadcast_to(np.float32(0), len(block)))
         return block
 
-    def _map(self, block: np.ndarray, use: Callable[[slice, np.ndarray], None]) -> None:
+    def _map(self, block: Rows, use: Callable[[slice, np.ndarray], None]) -> None:
         """Call ``use(part, logits)`` for all blocks of jets, with float64 logits (draws, BLOCK), the last ones padded.
 
         Sums over draws must be of whole blocks: numpy adds in an order that depends on the shape.

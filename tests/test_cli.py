@@ -210,7 +210,7 @@ def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message)
     ],
 )
 def test_what_settings_can_tell_comes_before_events_are_read(folder, monkeypatch, settings, options, message):
-    monkeypatch.setattr("hepcal.events.running.inspect", lambda *_, **__: pytest.fail("files were opened"))
+    monkeypatch.setattr("hepcal.tables.reading.inspect", lambda *_, **__: pytest.fail("files were opened"))
     (folder / "bad.yaml").write_text(json.dumps(settings))
     done = hepcal_command(folder, "train", "train.json", "--config", "bad.yaml", *options, "--output", "bad.st")
     assert done.returncode == 1

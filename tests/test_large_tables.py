@@ -448,11 +448,11 @@ def test_files_that_fail_while_reading_are_left_out_where_that_is_allowed(files,
         hepcal.JetPairs.write(only, tmp_path / "pairs", allow_skipped=True, show=False)
 
 
-def test_arguments_of_a_reading_are_its_options():
+def test_arguments_of_a_reading_are_its_options(files):
     arguments = [field.name for field in fields(Reading) if field.init]
     assert arguments == ["fileset", "features", *ReadingOptions.__annotations__]
     with pytest.raises(TypeError, match="unexpected keyword argument 'jet'"):
-        hepcal.JetPairs.from_fileset({"a": {"files": ["a.root"]}}, jet="FatJet")
+        hepcal.JetPairs.from_fileset(two_sets(files), jet="FatJet")
 
 
 def test_files_without_jets_make_no_table(tmp_path, write_delphes):

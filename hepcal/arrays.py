@@ -5,13 +5,13 @@ A masked array of numpy forgets its mask in ``np.asarray``, and what lies under 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from hepcal.errors import HepcalError, MissingValueError
 
-__all__ = ["UncomputedArrayError", "numbers", "refuse_dask_awkward", "unmasked"]
+__all__ = ["Readable", "UncomputedArrayError", "numbers", "refuse_dask_awkward", "unmasked"]
 
 # With what is tested to work; dask-awkward itself is never imported.
 DASK_AWKWARD = (
@@ -19,6 +19,14 @@ DASK_AWKWARD = (
     "on demand, too, calibrate jets by partition, dask_awkward.map_partitions(calibrator, events.Jet), or compute() "
     "arrays of numbers before passing them"
 )
+
+
+class Readable(Protocol):
+    """Rows (n, d) of numbers that can be read: an array, or what reads them from disk where they are used."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
 
 
 class UncomputedArrayError(HepcalError, TypeError):

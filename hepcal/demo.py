@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
+from hepcal.closure.records import Summary
 from hepcal.events.executors import open_executor
 from hepcal.events.filesets import Fileset, load_fileset
 from hepcal.methods.calibrator import Calibrator
@@ -32,7 +32,7 @@ def demo_fileset(part: str) -> Fileset:
     return load_fileset({f"QCD dijets ({part} part)": {"files": [pattern], "metadata": {"schema": "delphes"}}})
 
 
-def run_demo(directory: Path, *, workers: int = 2, show: bool = True) -> tuple[Calibrator, dict[str, Any]]:
+def run_demo(directory: Path, *, workers: int = 2, show: bool = True) -> tuple[Calibrator, Summary]:
     """Train, save the calibrator as ``jets.safetensors``, run on dask workers, and write all results.
 
     Args:

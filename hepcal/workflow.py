@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hepcal.closure import results
+from hepcal.closure.records import Summary
 from hepcal.closure.resonance import shown
 from hepcal.errors import SchemaError
 from hepcal.evaluation.diagnostics import Diagnosis, PriorPoint
@@ -46,7 +47,7 @@ def run_dijets(
     allow_skipped: bool = False,
     plots: bool = True,
     show: bool = True,
-) -> dict[str, Any]:
+) -> Summary:
     """Survey the files, calibrate their dijets, and write histograms, summary and plots.
 
     Args:
@@ -133,7 +134,7 @@ def _summary(
     resonance: Resonance,
     done: running.Run,
     skipped: Sequence[running.Skipped],
-) -> dict[str, Any]:
+) -> Summary:
     counts, density = done.output["counts"], survey.density
     simulated = [c for name, c in counts.items() if survey.simulation[name]]
     return results.summarise(
@@ -190,7 +191,7 @@ def compared_inputs(
     return found
 
 
-def warn_if_trained_on(summary: Mapping[str, Any]) -> None:
+def warn_if_trained_on(summary: Summary) -> None:
     """Say so if a closure was computed with training events."""
     if summary["trained_on"]:
         say(

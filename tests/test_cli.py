@@ -210,7 +210,7 @@ def test_mistakes_are_one_message_and_exit_code_one(trained, arguments, message)
     ],
 )
 def test_what_settings_can_tell_comes_before_events_are_read(folder, monkeypatch, settings, options, message):
-    monkeypatch.setattr("hepcal.events.running.inspect", lambda *_, **__: pytest.fail("files were opened"))
+    monkeypatch.setattr("hepcal.tables.reading.inspect", lambda *_, **__: pytest.fail("files were opened"))
     (folder / "bad.yaml").write_text(json.dumps(settings))
     done = hepcal_command(folder, "train", "train.json", "--config", "bad.yaml", *options, "--output", "bad.st")
     assert done.returncode == 1
@@ -236,7 +236,7 @@ def test_a_resonance_that_is_none_is_refused(trained, option):
 
 def test_metadata_and_weights_are_refused_before_events_are_read(trained, monkeypatch):
     monkeypatch.setattr("hepcal.events.running.run", lambda *_, **__: pytest.fail("events were read"))
-    monkeypatch.setattr("hepcal.tables.writing.run", lambda *_, **__: pytest.fail("events were read"))
+    monkeypatch.setattr("hepcal.tables.reading.run", lambda *_, **__: pytest.fail("events were read"))
     for name, metadata, message in (
         ("xsec", {"xsec": 10.4}, "'xsec' looks like a cross section"),
         ("none", {}, "data sets without a cross_section"),

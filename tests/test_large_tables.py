@@ -2,6 +2,7 @@
 
 import filecmp
 import pickle
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from hepcal.methods.training.inputs import StreamedInputs, input_tensor, network
 from hepcal.networks.scaling import MOMENTUM, InputScaling, transform
 from hepcal.tables import rows as on_disk
 from hepcal.tables import writing
+from hepcal.tables.pairing import PairsProcessor
+from hepcal.tables.reading import Reading, ReadingOptions
 from hepcal.tables.rows import StoredRows, check_rows, chunks, open_column, stored, taken
 
 JETS = 700
@@ -421,14 +424,14 @@ def test_nothing_is_left_half_written(files, tmp_path, write_delphes, monkeypatc
 
 def fail_on(monkeypatch, path):
     """Let a file fail while it is read."""
-    process = writing.PairsProcessor.process
+    process = PairsProcessor.process
 
     def failing(self, events):
         if events.metadata["filename"] == str(path):
             raise RuntimeError("a damaged basket")
         return process(self, events)
 
-    monkeypatch.setattr(writing.PairsProcessor, "process", failing)
+    monkeypatch.setattr(PairsProcessor, "process", failing)
 
 
 @pytest.mark.parametrize("at_once", [1, 256 * 2**20])
@@ -443,6 +446,13 @@ def test_files_that_fail_while_reading_are_left_out_where_that_is_allowed(files,
     only = {"a": {"files": [str(files[1])]}}
     with pytest.raises(IncompleteRunError, match="no file is left"):
         hepcal.JetPairs.write(only, tmp_path / "pairs", allow_skipped=True, show=False)
+
+
+def test_arguments_of_a_reading_are_its_options(files):
+    arguments = [field.name for field in fields(Reading) if field.init]
+    assert arguments == ["fileset", "features", *ReadingOptions.__annotations__]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'jet'"):
+        hepcal.JetPairs.from_fileset(two_sets(files), jet="FatJet")
 
 
 def test_files_without_jets_make_no_table(tmp_path, write_delphes):

@@ -568,7 +568,7 @@ def test_a_training_table_is_not_made_of_files_that_change(
         change(good[1], write_delphes)
         return found
 
-    monkeypatch.setattr("hepcal.tables.writing.inspect" if on_disk else "hepcal.events.running.inspect", then_changes)
+    monkeypatch.setattr("hepcal.tables.reading.inspect", then_changes)
     fileset = {"QCD": [str(path) for path in good]}
     whole = good[1].read_bytes()
     for allowed in (False, True):

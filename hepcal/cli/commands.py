@@ -14,6 +14,7 @@ from hepcal.cli.options import (
     WAIT,
     AllowSkipped,
     Chunksize,
+    Execution,
     Executor,
     FilesetArgument,
     Jets,
@@ -33,7 +34,9 @@ from hepcal.errors import HepcalError
 from hepcal.storage import outputs
 
 if TYPE_CHECKING:
+    from hepcal.events.features import Features
     from hepcal.tables.pairs import JetPairs
+    from hepcal.tables.reading import ReadingOptions
 
 __all__ = ["app", "main"]
 
@@ -85,10 +88,10 @@ def pairs(
 
     checked, features = load_fileset(fileset), TrainingConfig.read(config).features
     prepare(output)
-    options: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
-    options |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
-    with opened(executor, workers, scheduler, worker_timeout) as execute:
-        table = JetPairs.write(checked, output, features, executor=execute, **options)
+    reading: ReadingOptions = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    reading |= {"chunksize": chunksize, "allow_skipped": allow_skipped}
+    with opened(executor, workers, scheduler, worker_timeout) as reading["executor"]:
+        table = JetPairs.write(checked, output, features, **reading)
     print_pairs(table)
     typer.echo(f"Training table in {output}")
 
@@ -137,7 +140,7 @@ def train(
     chosen = settings.build()
     device_of(device)
     settings.require_inputs(chosen, jets)
-    reading: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    reading: ReadingOptions = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
     reading["allow_skipped"] = allow_skipped
     table = _table(source, settings.features, (executor, workers, scheduler, worker_timeout), reading)
     if source.is_dir():
@@ -225,7 +228,7 @@ def diagnose(
         )
     outputs.prepare_directory(output)
     features = None if source.is_dir() else joint_features({name: found.card for name, found in loaded.items()})
-    reading: dict[str, Any] = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
+    reading: ReadingOptions = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
     table = _table(source, features, (executor, workers, scheduler, worker_timeout), reading)
     found = diagnose_all(loaded, table)
     write_diagnoses(output, found)
@@ -284,7 +287,7 @@ def _common(
     """Jet calibration with per-jet uncertainties: ROOT events in, calibrated jets and their closure out."""
 
 
-def _table(source: Path, features: Any, execute: tuple[Any, ...], reading: dict[str, Any]) -> JetPairs:
+def _table(source: Path, features: Features | None, execute: Execution, reading: ReadingOptions) -> JetPairs:
     """A training table on disk, or that of a fileset."""
     from hepcal.events.filesets import load_fileset
     from hepcal.tables.pairs import JetPairs
@@ -292,8 +295,8 @@ def _table(source: Path, features: Any, execute: tuple[Any, ...], reading: dict[
     if source.is_dir():
         return JetPairs.open(source)
     checked = load_fileset(source)
-    with opened(*execute) as executor:
-        return JetPairs.from_fileset(checked, features, executor=executor, **reading)
+    with opened(*execute) as reading["executor"]:
+        return JetPairs.from_fileset(checked, features, **reading)
 
 
 def _terminate(*_: Any) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "WAIT",
     "AllowSkipped",
     "Chunksize",
+    "Execution",
     "Executor",
     "ExecutorChoice",
     "FilesetArgument",
@@ -99,6 +100,8 @@ Scheduler = Annotated[
 WorkerTimeout = Annotated[
     float, typer.Option(min=1, help="Seconds for which a dask cluster may be without workers before this is an error.")
 ]
+# Executor, workers, scheduler and time to wait for workers, as of the command line.
+Execution = tuple[ExecutorChoice | None, int | None, str | None, float]
 
 
 # What only matters where events are read.

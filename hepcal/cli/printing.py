@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hepcal.closure.records import Summary
     from hepcal.evaluation.diagnostics import Diagnosis
     from hepcal.methods.calibrator import Calibrator
     from hepcal.tables.pairs import JetPairs
@@ -25,7 +26,7 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=160, markup=False)
 
 
-def print_closure(summary: dict[str, Any], title: str = "") -> None:
+def print_closure(summary: Summary, title: str = "") -> None:
     """The closure tables of a run, and what is to be known about them."""
     from hepcal.closure import results
 

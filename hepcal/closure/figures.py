@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import hist
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from hepcal.closure.bins import ClosureBins, contents, divide
 from hepcal.closure.flavours import FLAVOURS
 from hepcal.closure.hists import LEVELS, QUANTITIES, WEIGHTINGS
+from hepcal.closure.records import Figures, LevelFigures, Samples
 from hepcal.closure.same_event import Pairs
 from hepcal.statistics import CENTRAL, MIN_N_EFF, monotone, quantile_spread
 
@@ -73,15 +74,16 @@ class Closure:
     in_range: np.ndarray
     sum_ratio: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Figures:
         """Lists and numbers for JSON, None for NaN; figures that are empty in all bins are left out."""
-        out = {}
+        out: dict[str, Any] = {}
         for field in fields(self):
             value = np.atleast_1d(getattr(self, field.name))
             if np.isfinite(value).any() or field.name == "sum_ratio":
                 listed = [None if not np.isfinite(v) else float(v) for v in value]
                 out[field.name] = listed[0] if field.name == "sum_ratio" else listed
-        return out
+        # The fields are the keys of the record.
+        return cast("Figures", out)
 
 
 FROM_UNCERTAINTIES = (
@@ -233,21 +235,21 @@ def by_flavour(hists: Mapping[str, hist.Hist], level: str, weighting: str = "qcd
     return {name: each for name, each in found.items() if each.n_eff.any()}
 
 
-def samples(hists: Mapping[str, hist.Hist]) -> dict[str, Any]:
+def samples(hists: Mapping[str, hist.Hist]) -> Samples:
     """All closures, nested as ``<weighting>.<quantity>.<level>.<figure>``; what was not filled is left out.
 
     ``<quantity>.<level>.inclusive`` holds the same figures over all bins, ``pt.<level>.abs_eta`` in bins of |eta|, and
     ``pt.<level>.flavour.<flavour>`` those of one flavour where the files know it, of a share ``flavour_known`` of the
     jets by weight.
     """
-    out: dict[str, Any] = {}
+    out: Samples = {}
     for weighting in WEIGHTINGS:
         for quantity in QUANTITIES:
             for level in LEVELS:
                 found = closure(hists, quantity, level, weighting)
                 if not found.n_eff.any():
                     continue
-                figures = found.as_dict()
+                figures = cast("LevelFigures", found.as_dict())
                 figures["inclusive"] = closure(hists, quantity, level, weighting, total=True).as_dict()
                 if quantity == "pt":
                     figures["abs_eta"] = closure(hists, quantity, level, weighting, "abs_eta").as_dict()

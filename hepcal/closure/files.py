@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hist
 import numpy as np
 
+from hepcal.closure.records import Summary
 from hepcal.errors import HepcalError
 from hepcal.storage import outputs
 from hepcal.storage.documents import parse_json, sealed, unsealed
@@ -27,7 +28,7 @@ class ResultError(HepcalError, ValueError):
     """A directory is not the result of a run."""
 
 
-def write_files(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
+def write_files(directory: Path, hists: Mapping[str, hist.Hist], summary: Summary) -> None:
     """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json`` together, or none of them.
 
     Raises:
@@ -46,7 +47,7 @@ def write_files(directory: Path, hists: Mapping[str, hist.Hist], summary: Mappin
         (part / SUMMARY).write_text(json.dumps(sealed({**summary, HASHES: files}), indent=1, allow_nan=False))
 
 
-def _require_finite(hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
+def _require_finite(hists: Mapping[str, hist.Hist], summary: Summary) -> None:
     """Refuse what would not be JSON, with the place."""
     for name, filled in hists.items():
         for part in (filled.values(flow=True), filled.variances(flow=True)):
@@ -89,7 +90,7 @@ def load_hists(directory: Path) -> dict[str, hist.Hist]:
         return {name: hist.Hist(value) for name, value in found.items()}
 
 
-def load_summary(directory: Path) -> dict[str, Any]:
+def load_summary(directory: Path) -> Summary:
     """The summary of a run; in one of schema version 1 the share within sigma_tot gets its name of today.
 
     Raises:
@@ -98,7 +99,8 @@ def load_summary(directory: Path) -> dict[str, Any]:
     with whole(directory, SUMMARY):
         summary = _summary(directory)
         summary.pop(HASHES, None)
-        return _renamed(summary) if summary.get("schema_version") == 1 else summary
+        # Whatever else is amiss in it is refused where it is shown, which is inside of whole(), too.
+        return cast("Summary", _renamed(summary) if summary.get("schema_version") == 1 else summary)
 
 
 def _renamed(content: Any) -> Any:

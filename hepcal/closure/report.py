@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hepcal.closure.records import CalibratorRecord, Figure, Figures, LevelFigures, Samples, Summary
 from hepcal.statistics import MIN_N_EFF
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["closure_tables", "notes"]
 
-Column = tuple[str, str, float, str]  # figure, title, factor, format
+Column = tuple[Figure, str, float, str]  # figure, title, factor, format
 COLUMNS: Sequence[Column] = (
     ("n_eff", "n_eff", 1, "{:.0f}"),
     ("bias", "bias [%]", 100, "{:+.2f}"),
@@ -37,7 +38,7 @@ WHOLE = 0.99
 AMISS = 0.05
 
 
-def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
+def closure_tables(summary: Summary, title: str = "") -> list[Table]:
     """Closure before and after calibration in bins of truth, one table per weighting and quantity, and by flavour.
 
     All bins with n_eff of at least 30 are shown.
@@ -54,7 +55,7 @@ def closure_tables(summary: Mapping[str, Any], title: str = "") -> list[Table]:
     return tables
 
 
-def _closure_table(levels: Mapping[str, Any], title: str) -> Table:
+def _closure_table(levels: Mapping[str, LevelFigures], title: str) -> Table:
     columns = _filled([part for figures in levels.values() for part in (figures, figures["inclusive"])], COLUMNS)
     table = _table(title, ("truth [GeV]", "level"), columns)
     for index, label in _bins(next(iter(levels.values()))):
@@ -71,7 +72,7 @@ def _closure_table(levels: Mapping[str, Any], title: str) -> Table:
     return table
 
 
-def _flavour_table(flavours: Mapping[str, Any], title: str) -> Table:
+def _flavour_table(flavours: Mapping[str, Figures], title: str) -> Table:
     columns = _filled(list(flavours.values()), FLAVOUR_COLUMNS)
     table = _table(title, ("truth [GeV]", "flavour"), columns)
     for index, label in _bins(next(iter(flavours.values()))):
@@ -94,25 +95,26 @@ def _table(title: str, first: Sequence[str], columns: Sequence[Column]) -> Table
     return table
 
 
-def _bins(figures: Mapping[str, Any]) -> list[tuple[int, str]]:
+def _bins(figures: Figures) -> list[tuple[int, str]]:
     return [(i, f"{low:.0f}-{high:.0f}") for i, (low, high) in enumerate(pairwise(figures["edges"]))]
 
 
-def _filled(parts: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Sequence[Column]:
+def _filled(parts: Sequence[Figures], columns: Sequence[Column]) -> Sequence[Column]:
     """Those columns that hold a number somewhere."""
     return [each for each in columns if any(value is not None for part in parts for value in part.get(each[0]) or ())]
 
 
-def _enough(figures: Mapping[str, Any], index: int) -> bool:
+def _enough(figures: Figures, index: int) -> bool:
     return bool((figures["n_eff"][index] or 0) >= MIN_N_EFF)
 
 
-def _cells(figures: Mapping[str, Any], index: int, columns: Sequence[Column]) -> list[str]:
+def _cells(figures: Figures, index: int, columns: Sequence[Column]) -> list[str]:
     found = [(figures.get(name), factor, form) for name, _, factor, form in columns]
-    return ["-" if c is None or c[index] is None else form.format(factor * c[index]) for c, factor, form in found]
+    cells = [(None if listed is None else listed[index], factor, form) for listed, factor, form in found]
+    return ["-" if value is None else form.format(factor * value) for value, factor, form in cells]
 
 
-def notes(summary: Mapping[str, Any]) -> list[str]:
+def notes(summary: Summary) -> list[str]:
     """What a reader of the closure tables must know, in sentences."""
     events = summary["events"]
     simulated = f"{events['selected']} of {events['simulated']} simulated ones have two matched jets"
@@ -136,7 +138,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _out_of_range(samples: Mapping[str, Any]) -> list[str]:
+def _out_of_range(samples: Samples) -> list[str]:
     """The share of the weight of what lies outside the training support."""
     out = []
     for weighting, quantities in samples.items():
@@ -152,7 +154,7 @@ def _out_of_range(samples: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _resonance(summary: Mapping[str, Any]) -> list[str]:
+def _resonance(summary: Summary) -> list[str]:
     """Whether the sample can show the resonance at all."""
     bsm, resonance = summary["samples"].get("bsm", {}).get("mjj", {}).get("calib"), summary.get("resonance") or {}
     if not summary["samples"]:
@@ -166,7 +168,7 @@ def _resonance(summary: Mapping[str, Any]) -> list[str]:
         out.append(f"No BSM closure: {n_eff:.1f} effective events for {place}; figures need {MIN_N_EFF}.")
     norm = resonance.get("norm")
     if inside is not None and norm is not None and not (inside > WHOLE and abs(norm - 1) < AMISS):
-        low, high = resonance["density_range"]
+        low, high = resonance["density_range"] or []
         out.append(
             f"WARNING: {100 * inside:.3g} % of {place} lies where the sample has events ({low:.0f} to {high:.0f} GeV), "
             f"and its weights sum to {norm:.2f} of what they should: BSM figures are those of this part of it."
@@ -174,7 +176,7 @@ def _resonance(summary: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _what_closes(calibrator: Mapping[str, Any]) -> str:
+def _what_closes(calibrator: CalibratorRecord) -> str:
     """What the declared quantity and the prior mean for the tables."""
     if calibrator.get("needs_data", False):
         return (

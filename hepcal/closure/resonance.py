@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import hist
 from scipy.special import ndtr
 
 from hepcal.closure.figures import closure
+from hepcal.closure.records import ResonanceRecord
 from hepcal.tables.spectra import MassDensity, Resonance
 
 __all__ = ["shown"]
 
 
-def shown(resonance: Resonance, density: MassDensity | None, hists: Mapping[str, hist.Hist]) -> dict[str, Any]:
+def shown(resonance: Resonance, density: MassDensity | None, hists: Mapping[str, hist.Hist]) -> ResonanceRecord:
     """The resonance as it stands in ``summary.json``.
 
     Args:
@@ -28,7 +28,7 @@ def shown(resonance: Resonance, density: MassDensity | None, hists: Mapping[str,
         the sum of its weights over that of the sample, which is that share but for fluctuations; None where there is no
         density.
     """
-    found: dict[str, Any] = {**resonance.model_dump(), "n_eff": 0.0}
+    found: ResonanceRecord = {"mass": resonance.mass, "width": resonance.width, "n_eff": 0.0}
     if density is None:
         return {**found, "density_range": None, "inside_density": None, "norm": None}
     sums = {name: _weight(hists, name) for name in ("qcd", "bsm")}

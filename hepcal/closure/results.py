@@ -13,11 +13,17 @@ import numpy as np
 import hepcal
 from hepcal.closure import figures
 from hepcal.closure.files import ResultError, load_hists, load_summary, whole, write_files
+from hepcal.closure.records import CalibratorRecord, EventsRecord, RunRecord, Summary
 from hepcal.closure.report import closure_tables, notes
 from hepcal.tables import input_histograms
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from hepcal.evaluation.diagnostics import Diagnosis
+    from hepcal.evaluation.scores import Scores
+    from hepcal.methods.calibrator import Calibrator
+    from hepcal.tables.pairs import JetPairs
 
 __all__ = [
     "ResultError",
@@ -60,17 +66,17 @@ def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
 
 def summarise(
     hists: Mapping[str, hist.Hist],
-    events: Mapping[str, Any],
-    calibrator: Mapping[str, Any],
-    extra: Mapping[str, Any],
-) -> dict[str, Any]:
+    events: EventsRecord,
+    calibrator: CalibratorRecord,
+    extra: RunRecord,
+) -> Summary:
     """The content of ``summary.json``.
 
     Args:
         hists: Filled histograms.
-        events: ``read``, ``skipped_files``, ``selected``.
-        calibrator: ``method``, ``sha256``.
-        extra: Further entries, such as the survey and the resonance.
+        events: What was read and selected.
+        calibrator: Which calibrator it was.
+        extra: What a run adds, such as the resonance.
     """
     matching = hists["matching"].project("pt_truth", "partner").values()
     with np.errstate(invalid="ignore"):
@@ -78,8 +84,8 @@ def summarise(
     return {
         "schema_version": 2,
         "hepcal": hepcal.__version__,
-        "calibrator": dict(calibrator),
-        "events": dict(events),
+        "calibrator": calibrator.copy(),
+        "events": events.copy(),
         "samples": figures.samples(hists),
         "unmatched": {
             "edges": [float(edge) for edge in hists["matching"].axes["pt_truth"].edges],
@@ -89,7 +95,7 @@ def summarise(
     }
 
 
-def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str, Any]) -> None:
+def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Summary) -> None:
     """Write ``hists.coffea``, ``hists.json`` (UHI) and ``summary.json``; each file appears complete or not at all.
 
     The summary holds hashes of the histograms and of itself, which :func:`load_hists` and :func:`load_summary` check.
@@ -105,7 +111,7 @@ def write(directory: Path, hists: Mapping[str, hist.Hist], summary: Mapping[str,
         stale.unlink()
 
 
-def describe_card(calibrator: Any) -> list[tuple[str, str]]:
+def describe_card(calibrator: Calibrator) -> list[tuple[str, str]]:
     """A calibrator as rows of a table."""
     card = calibrator.card
     inputs = [
@@ -118,7 +124,7 @@ def describe_card(calibrator: Any) -> list[tuple[str, str]]:
         ("pt_calib is", f"the {card.quantity}"),
         ("columns", ", ".join(calibrator.columns)),
         ("systematics", ", ".join(calibrator.uncertainties) or "none"),
-        ("detector-level p_T", {"raw": "pt (1 - rawFactor)", "pt": "pt"}[card.features.pt]),
+        ("detector-level p_T", {"raw": "pt (1 - rawFactor)", "pt": "pt"}[card.features.pt or "pt"]),
         ("inputs", ", ".join(inputs)),
         ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
         *([("jets, truth", f"{card.source.collection}, {card.source.truth}")] if card.source.truth else []),
@@ -149,7 +155,7 @@ SCORES: Sequence[tuple[str, str, float, str]] = (
 )
 
 
-def scores_table(name: str, diagnosis: Any) -> Table:
+def scores_table(name: str, diagnosis: Diagnosis) -> Table:
     """Scores of one calibrator, in bins of calibrated p_T and |eta|; coverage is that of the central 68.27 %."""
     from rich.table import Table
 
@@ -167,12 +173,12 @@ def scores_table(name: str, diagnosis: Any) -> Table:
     return table
 
 
-def _score_cells(scores: Any) -> list[str]:
+def _score_cells(scores: Scores) -> list[str]:
     values = [(getattr(scores, figure), factor, form) for figure, _, factor, form in SCORES]
     return [form.format(factor * value) if np.isfinite(value) else "-" for value, factor, form in values]
 
 
-def describe_pairs(table: Any) -> list[tuple[str, str]]:
+def describe_pairs(table: JetPairs) -> list[tuple[str, str]]:
     """A training table as rows of a table."""
     from hepcal.tables.pairing import selection_rows
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hepcal.distributions import Jets
+from hepcal.tables.rows import Rows
 
 __all__ = ["Chosen", "ChosenBelt", "OfJets"]
 
@@ -23,8 +24,8 @@ class OfJets:
         reco: Detector-level p_T [GeV], shape (n,).
     """
 
-    read: Callable[[np.ndarray, np.ndarray], Any]
-    features: np.ndarray
+    read: Callable[[Rows, np.ndarray], Any]
+    features: Rows
     reco: np.ndarray
 
     def __call__(self, part: Jets) -> Any:

@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from hepcal.arrays import Readable
 from hepcal.errors import NonFiniteFeatureError, SchemaError
 from hepcal.events.schemas import MOMENTUM
 
@@ -105,7 +106,7 @@ class Constituents(BaseModel):
         """How many jets have more than ``count`` constituents, those of zero p_T aside; reads nothing but the p_T."""
         return int(np.sum(ak.to_numpy(ak.sum(candidates["pt"] > 0, axis=1)) > self.count))
 
-    def check(self, block: np.ndarray) -> None:
+    def check(self, block: Readable) -> None:
         """Refuse columns that are not p_T-ordered constituents of jets that have some.
 
         Jets without constituents are refused here as in files: no augmentation makes one of a jet that has some.

@@ -26,7 +26,7 @@ from hepcal.cores import usable_cores
 from hepcal.errors import ExecutorError
 from hepcal.progress import say
 
-__all__ = ["WORKER_TIMEOUT", "ExecutorName", "open_executor"]
+__all__ = ["WORKER_TIMEOUT", "ExecutorName", "in_this_process", "open_executor"]
 
 # Seconds to wait for a dask worker.
 WORKER_TIMEOUT = 300.0
@@ -145,6 +145,11 @@ def _no_workers(client: Any, timeout: float) -> str:
     )
 
 
+def in_this_process(count: Count) -> ExecutorBase:
+    """The executor that is there without being opened: it starts no workers."""
+    return SilentIterativeExecutor(count=count, retries=0)
+
+
 @contextlib.contextmanager
 def open_executor(
     name: ExecutorName | None = None,
@@ -191,7 +196,7 @@ def open_executor(
         raise ExecutorError(f"the time to wait for workers must be a positive number of seconds, found {timeout:g}")
     workers = workers or usable_cores()
     if name == "iterative":
-        yield lambda count: SilentIterativeExecutor(count=count, retries=0)
+        yield in_this_process
     elif name == "futures":
         import loky
 

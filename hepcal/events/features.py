@@ -10,7 +10,7 @@ import awkward as ak
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hepcal.arrays import numbers
+from hepcal.arrays import Readable, numbers
 from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, SchemaError
 from hepcal.events.candidates import jet_constituents, require_constituents
 from hepcal.events.constituents import Constituents
@@ -282,7 +282,7 @@ class Features(BaseModel):
                     f"before changing {name}, as jets['{name}_orig'] = jets.{name}, or calibrate the jets of the file"
                 )
 
-    def check(self, table: np.ndarray, reco: np.ndarray, where: Callable[[int], str] = lambda _: "") -> None:
+    def check(self, table: Readable, reco: np.ndarray, where: Callable[[int], str] = lambda _: "") -> None:
         """Refuse values that no network can use.
 
         Args:

@@ -37,6 +37,7 @@ from hepcal.storage.artefact import Artefact, digest
 from hepcal.tables.differences import Condition
 from hepcal.tables.input_histograms import InputHistograms
 from hepcal.tables.pairs import JetPairs
+from hepcal.tables.rows import Rows
 
 __all__ = ["Calibrator", "device_of", "transforms_of"]
 
@@ -97,7 +98,7 @@ class Calibrator(Artefact[Card], ABC):
         """Derived tensors that are not saved."""
 
     def predict(
-        self, features: JetPairs | np.ndarray, reco: np.ndarray | None = None, *, event: np.ndarray | None = None
+        self, features: JetPairs | Rows, reco: np.ndarray | None = None, *, event: np.ndarray | None = None
     ) -> Prediction:
         """Calibrated p_T and uncertainties of flat jets; densities are computed for the jets that ask for them.
 
@@ -114,7 +115,7 @@ class Calibrator(Artefact[Card], ABC):
         features, reco, identity = flat_jets(self.card.features, features, reco, event)
         return self._predicted(features, reco, identity)
 
-    def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
+    def _predicted(self, features: Rows, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
         """The prediction of checked inputs."""
         columns = self._columns(features, reco)
         return Prediction(
@@ -128,19 +129,19 @@ class Calibrator(Artefact[Card], ABC):
             identity=identity,
         )
 
-    def _by_network(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], np.ndarray] | None:
+    def _by_network(self, features: Rows, reco: np.ndarray) -> Callable[[Jets], np.ndarray] | None:
         """Predictions (draws, jets) of some of the jets by every network, where there is no density of the truth."""
         if not self.replicas or self.components(features, reco) is not None:
             return None
         return OfJets(self._replicas, features, reco)
 
-    def _replicas(self, features: np.ndarray, reco: np.ndarray) -> np.ndarray:
+    def _replicas(self, features: Rows, reco: np.ndarray) -> np.ndarray:
         """Predictions (draws, jets) [GeV] by every network."""
         return self._columns(features, reco, replicas=True)[REPLICAS].T
 
     def belt(
         self,
-        features: np.ndarray,  # noqa: ARG002
+        features: Rows,  # noqa: ARG002
         reco: np.ndarray,  # noqa: ARG002
     ) -> Callable[[float], tuple[np.ndarray, np.ndarray]] | None:
         """Confidence intervals of the true p_T by a Neyman belt; None if the method has none of its own.
@@ -154,7 +155,7 @@ class Calibrator(Artefact[Card], ABC):
         """
         return None
 
-    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
+    def components(self, features: Rows, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:  # noqa: ARG002
         """Predictive distributions of the true p_T; None if the method has none.
 
         Args:
@@ -212,7 +213,7 @@ class Calibrator(Artefact[Card], ABC):
         """
 
     def _columns(
-        self, features: np.ndarray, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = (),
+        self, features: Rows, reco: np.ndarray, *, replicas: bool = False, more: tuple[str, ...] = (),
         truth: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:  # fmt: skip
         """The columns of :attr:`columns` for flat jets; ``more``, :data:`REPLICAS`; :data:`COVERED` with a truth."""
@@ -239,7 +240,7 @@ class Calibrator(Artefact[Card], ABC):
             columns[COVERED] = covered(self, features, reco, truth)
         return columns
 
-    def _map(self, work: Callable[[slice, torch.Tensor], None], features: np.ndarray, reco: np.ndarray) -> None:
+    def _map(self, work: Callable[[slice, torch.Tensor], None], features: Rows, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""
         map_blocks(work, features, reco, jets=self.block, workers=None if self.device.type == "cpu" else 1)
 

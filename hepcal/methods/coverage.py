@@ -8,6 +8,7 @@ import numpy as np
 
 from hepcal.errors import HepcalError
 from hepcal.statistics import CENTRAL
+from hepcal.tables.rows import Rows
 
 if TYPE_CHECKING:
     from hepcal.methods.calibrator import Calibrator
@@ -23,7 +24,7 @@ def has_interval(calibrator: Calibrator) -> bool:
     return calibrator.belt(*none) is not None or calibrator.components(*none) is not None
 
 
-def covered(calibrator: Calibrator, features: np.ndarray, reco: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def covered(calibrator: Calibrator, features: Rows, reco: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Whether the truth lies in the central 68.27 % interval: that of a Neyman belt, or of the density (PIT).
 
     Args:

@@ -13,14 +13,14 @@ from hepcal.events.features import Features
 from hepcal.networks.scaling import MOMENTUM
 from hepcal.tables.pairs import JetPairs
 from hepcal.tables.random import identity_of, identity_of_rows
-from hepcal.tables.rows import StoredRows, check_rows, selected, stored
+from hepcal.tables.rows import Rows, StoredRows, check_rows, selected, stored
 
 __all__ = ["checked", "flat_jets", "inputs_of", "transforms_of"]
 
 
 def flat_jets(
-    spec: Features, features: JetPairs | np.ndarray, reco: np.ndarray | None, event: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, Callable[[], np.ndarray]]:
+    spec: Features, features: JetPairs | Rows, reco: np.ndarray | None, event: np.ndarray | None
+) -> tuple[Rows, np.ndarray, Callable[[], np.ndarray]]:
     """Inputs (n, d), detector-level p_T (n,), and what computes the identity of each jet (:mod:`hepcal.tables.random`).
 
     Args:
@@ -50,7 +50,7 @@ def flat_jets(
     return features, reco, partial(identity_of, event, reco)
 
 
-def inputs_of(spec: Features, pairs: JetPairs) -> np.ndarray:
+def inputs_of(spec: Features, pairs: JetPairs) -> Rows:
     """The columns of a table that are inputs, picked by name: values are untransformed in any table.
 
     Args:
@@ -75,7 +75,7 @@ def inputs_of(spec: Features, pairs: JetPairs) -> np.ndarray:
     return pairs.features if columns == list(range(held.width)) else selected(pairs.features, columns)
 
 
-def checked(spec: Features, features: np.ndarray, reco: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(spec: Features, features: Rows, reco: np.ndarray) -> tuple[Rows, np.ndarray]:
     """Inputs (n, d) and detector-level p_T (n,) as float32.
 
     Raises:

@@ -11,6 +11,7 @@ from hepcal.errors import CalibratorFileError
 from hepcal.events.features import Features
 from hepcal.tables.differences import Condition
 from hepcal.tables.input_histograms import ABS_ETA, CONDITIONS, InputHistograms, names_of
+from hepcal.tables.rows import Rows
 
 __all__ = ["histogram_tensors", "histograms_of"]
 
@@ -19,7 +20,7 @@ PARTS = ("pt_edges", "edges", "content", "squares", "smallest")
 
 
 def histogram_tensors(
-    spec: Features, features: np.ndarray, reco: np.ndarray, truth: np.ndarray, weight: np.ndarray
+    spec: Features, features: Rows, reco: np.ndarray, truth: np.ndarray, weight: np.ndarray
 ) -> dict[str, torch.Tensor]:
     """What a calibrator saves of the inputs of its training; arguments as for :meth:`InputHistograms.of`."""
     scaled = weight / np.abs(weight).mean()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hepcal.networks.dense import DenseLayout
+from hepcal.tables.rows import Rows
 
 __all__ = ["BLOCK", "WeightDraws", "blocks", "fill_block", "new_block", "with_bias_column"]
 
@@ -138,7 +139,7 @@ def new_block(inputs: int, jets: int = BLOCK) -> torch.Tensor:
     return torch.empty((inputs, jets), dtype=torch.float32, device="cpu")
 
 
-def fill_block(block: torch.Tensor, features: np.ndarray, reco: np.ndarray, start: int) -> slice:
+def fill_block(block: torch.Tensor, features: Rows, reco: np.ndarray, start: int) -> slice:
     """Fill a block with the jets from ``start`` on; a short rest is padded with its first jet.
 
     Args:
@@ -159,7 +160,7 @@ def fill_block(block: torch.Tensor, features: np.ndarray, reco: np.ndarray, star
     return slice(start, stop)
 
 
-def blocks(features: np.ndarray, reco: np.ndarray, jets: int = BLOCK) -> Iterator[tuple[slice, torch.Tensor]]:
+def blocks(features: Rows, reco: np.ndarray, jets: int = BLOCK) -> Iterator[tuple[slice, torch.Tensor]]:
     """Cut jets into raw feature-major blocks (1 + d, jets): p_T first; the last block repeats its first jet.
 
     The same memory is filled again for every block. To use all cores, see :func:`hepcal.networks.parallel.map_blocks`.

@@ -23,6 +23,7 @@ from hepcal.cores import usable_cores
 from hepcal.errors import HepcalError
 from hepcal.networks.inference import BLOCK, fill_block, new_block
 from hepcal.networks.settings import own_settings
+from hepcal.tables.rows import Rows
 
 __all__ = ["VARIABLE", "cores", "map_blocks", "threads"]
 
@@ -75,7 +76,7 @@ def threads(number: int) -> Iterator[None]:
 
 def map_blocks(
     work: Callable[[slice, torch.Tensor], Result],
-    features: np.ndarray,
+    features: Rows,
     reco: np.ndarray,
     *,
     jets: int = BLOCK,
@@ -132,7 +133,7 @@ class _Queue(Generic[Result]):
     def __init__(
         self,
         work: Callable[[slice, torch.Tensor], Result],
-        features: np.ndarray,
+        features: Rows,
         reco: np.ndarray,
         jets: int,
         starts: range,

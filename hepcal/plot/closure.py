@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 from hepcal.closure.figures import closure
 from hepcal.closure.hists import LEVELS, WEIGHTINGS
+from hepcal.closure.records import Summary
 from hepcal.plot import panels
 from hepcal.plot.panels import NothingToDrawError, Panels, styled
 from hepcal.plot.shares import coverage_in_truth, flavours
@@ -222,7 +223,7 @@ def spectrum(
 
 
 @styled
-def write(directory: Path, hists: Hists, summary: Mapping[str, Any]) -> list[Path]:
+def write(directory: Path, hists: Hists, summary: Summary) -> list[Path]:
     """Write the figures of a run as ``plots/<name>.png`` and ``.pdf``.
 
     Figures whose histograms were not filled are left out, and those of an earlier run removed. Each file appears
@@ -279,7 +280,7 @@ def _save(plots: Path, name: str, hists: Hists, label: str) -> list[Path]:
     return panels.save_figure(plots, name, drawn)
 
 
-def _sample(hists: Hists, summary: Mapping[str, Any]) -> str:
+def _sample(hists: Hists, summary: Summary) -> str:
     """Data sets (three at most) and method, and a warning if the figures show training files."""
     names = list(dict.fromkeys(name for key in ("mjj", "pt") for name in hists[key].axes["dataset"]))
     method = str(summary.get("calibrator", {}).get("method", "")).upper()

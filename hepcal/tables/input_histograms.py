@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 from hepcal.events.features import Features
 from hepcal.tables.differences import ALL, RESPONSE, Condition, Difference
-from hepcal.tables.rows import chunks
+from hepcal.tables.rows import Rows, chunks
 
 __all__ = ["ABS_ETA", "CONDITIONS", "InputHistograms", "described", "names_of", "quantities"]
 
@@ -70,7 +70,7 @@ class InputHistograms:
         cls,
         condition: Condition,
         spec: Features,
-        features: np.ndarray,
+        features: Rows,
         reco: np.ndarray,
         truth: np.ndarray,
         weight: np.ndarray,
@@ -127,7 +127,7 @@ class InputHistograms:
         return np.asarray(self.content / np.where(self.weight > 0, self.weight, np.inf)[..., None, None])
 
     def filled(
-        self, spec: Features, features: np.ndarray, reco: np.ndarray, truth: np.ndarray | None, weight: np.ndarray
+        self, spec: Features, features: Rows, reco: np.ndarray, truth: np.ndarray | None, weight: np.ndarray
     ) -> InputHistograms:
         """With other jets instead, in the same bins; arguments as for :meth:`of`, the truth only where it is held."""
         return self._all_filled(spec, features, reco, truth, [weight])[0]
@@ -135,7 +135,7 @@ class InputHistograms:
     def _all_filled(
         self,
         spec: Features,
-        features: np.ndarray,
+        features: Rows,
         reco: np.ndarray,
         truth: np.ndarray | None,
         weights: Sequence[np.ndarray],

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -15,16 +15,16 @@ from hepcal.arrays import numbers, unmasked
 from hepcal.errors import NonFiniteFeatureError, PairsError
 from hepcal.events.constituents import Constituents
 from hepcal.events.features import Feature, Features
-from hepcal.events.filesets import Fileset, load_fileset
+from hepcal.events.filesets import Fileset
 from hepcal.events.schemas import PtKind
 from hepcal.events.threshold import known_cut
 from hepcal.statistics import n_eff
 from hepcal.tables.files import CARD, open_columns, read_card, source_in, writing
-from hepcal.tables.pairing import COLUMNS, PairsProcessor, Selection, columns_of, inputs_of, source_of, weight_factors
-from hepcal.tables.rows import check_rows, chunks, selected, taken
+from hepcal.tables.pairing import COLUMNS
+from hepcal.tables.rows import Rows, check_rows, chunks, selected, taken
 
 if TYPE_CHECKING:
-    from hepcal.events.executors import ExecutorFactory
+    from hepcal.tables.reading import ReadingOptions
 
 __all__ = ["JetPairs"]
 
@@ -57,7 +57,7 @@ class JetPairs:
             samples (:mod:`hepcal.augment.labels`).
     """
 
-    features: np.ndarray
+    features: Rows
     reco: np.ndarray
     truth: np.ndarray
     weight: np.ndarray
@@ -158,15 +158,7 @@ class JetPairs:
         cls,
         fileset: str | Path | Mapping[str, Any] | Fileset,
         features: Features | None = None,
-        *,
-        jets: str = "Jet",
-        truth: str = "GenJet",
-        max_dr: float | None = None,
-        keep_leptons: bool = False,
-        executor: ExecutorFactory | None = None,
-        chunksize: int = 100_000,
-        allow_skipped: bool = False,
-        show: bool = True,
+        **options: Unpack[ReadingOptions],
     ) -> JetPairs:
         """Read jets from ROOT files, in parallel if an executor is given.
 
@@ -175,53 +167,21 @@ class JetPairs:
         Args:
             fileset: Path of a fileset, or its content.
             features: Inputs; default: those of the schema of the files and of the kind of jets.
-            jets: Collection of detector-level jets, ``Jet`` or ``FatJet``.
-            truth: Particle-level jets, of which the two leading ones of each event are taken (``GenJet``,
-                ``GenFatJet``, ``GenJetAK8``), or one particle per event, ``Particle[0]``, whose p_T is the truth of
-                the nearest jet.
-            max_dr: Largest distance sqrt(deta² + dphi²) of a jet and its truth; default 0.2, 0.4 for ``FatJet``, and
-                1.2 where the truth is a particle.
-            keep_leptons: Take particle-level jets that are prompt leptons, too (:mod:`hepcal.events.leptons`).
-            executor: From :func:`hepcal.events.executors.open_executor`; default: this process.
-            chunksize: Events per chunk.
-            allow_skipped: Leave out files that cannot be read (they are listed in ``source``).
-            show: Report progress.
+            options: Keyword arguments ``jets``, ``truth``, ``max_dr``, ``keep_leptons``, ``executor``, ``chunksize``,
+                ``allow_skipped`` and ``show``: what they are, and their defaults, says
+                :class:`hepcal.tables.reading.Reading`.
 
         Raises:
-            PairsError: The files have different schemas, or hold no matched jet, or the truth is not as above.
+            PairsError: The files have different schemas, or hold no matched jet, or the truth is none.
             ReadError: Files cannot be read, or have no particle-level jets (collision data).
             FilesetError: Weights of several data sets cannot be compared, see
                 :func:`hepcal.events.normalisation.require_comparable`.
             MissingFieldError: A file lacks a branch that the features need.
         """
-        from hepcal.events.executors import open_executor
-        from hepcal.events.normalisation import require_comparable, say_normalisation
-        from hepcal.events.running import inspect, run
+        from hepcal.tables.reading import Reading, read_rows
 
-        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr, keep_leptons=keep_leptons)
-        if executor is None:
-            more: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
-            more |= {"jets": jets, "truth": truth, "max_dr": max_dr, "keep_leptons": keep_leptons}
-            with open_executor("iterative") as executor:
-                return cls.from_fileset(checked, features, executor=executor, **more)
-        needed = {chosen.collection: ("pt", "eta", "phi")}
-        inspected = inspect(checked, needed, allow_skipped=allow_skipped, show=show)
-        schema, spec, inspected = inputs_of(inspected, features or Features(), jets, allow_skipped=allow_skipped)
-        require_comparable(inspected[0], checked)
-        order = {path: position for position, path in enumerate(checked.paths)}
-        done = run(
-            checked,
-            PairsProcessor(spec, order, chosen),
-            executor,
-            title="Reading jets",
-            chunksize=chunksize,
-            allow_skipped=allow_skipped,
-            show=show,
-            inspected=inspected,
-        )
-        factors = weight_factors(done.output["sum_of_weights"], done.files, checked)
-        table = cls(**columns_of(done.output, factors), spec=spec, source=source_of(done, schema, chosen, factors))
-        say_normalisation(factors if show else {})
+        columns, spec, source = read_rows(Reading.of(fileset, features, **options))
+        table = cls(**columns, spec=spec, source=source)
         table.check()
         return table
 
@@ -321,15 +281,7 @@ class JetPairs:
         fileset: str | Path | Mapping[str, Any] | Fileset,
         directory: str | Path,
         features: Features | None = None,
-        *,
-        jets: str = "Jet",
-        truth: str = "GenJet",
-        max_dr: float | None = None,
-        keep_leptons: bool = False,
-        executor: ExecutorFactory | None = None,
-        chunksize: int = 100_000,
-        allow_skipped: bool = False,
-        show: bool = True,
+        **options: Unpack[ReadingOptions],
     ) -> JetPairs:
         """Read jets from ROOT files into a saved table, and open it; memory is that of the largest file.
 
@@ -339,12 +291,11 @@ class JetPairs:
         Raises:
             PairsError: The directory exists and is not a saved table; or as :meth:`from_fileset`.
         """
-        from hepcal.events.executors import open_executor
-        from hepcal.tables.writing import Reading, write_rows
+        from hepcal.tables.reading import Reading
+        from hepcal.tables.writing import write_rows
 
-        checked, chosen = load_fileset(fileset), Selection.of(jets, truth, max_dr, keep_leptons=keep_leptons)
-        with open_executor("iterative") as here, writing(directory) as writer:
-            reading = Reading(checked, features or Features(), chosen, executor or here, chunksize, allow_skipped, show)
+        reading = Reading.of(fileset, features, **options)
+        with writing(directory) as writer:
             spec, source = write_rows(reading, writer)
             writer.finish({**cls._card(spec, source), "columns": COLUMNS})
             cls.open(writer.path).check()

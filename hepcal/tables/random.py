@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hepcal.tables.rows import chunks
+from hepcal.tables.rows import Rows, chunks
 
 __all__ = ["LARGEST_NORMAL", "SAMPLES", "RandomByJet", "identity_of", "identity_of_rows", "normal", "uniform"]
 
@@ -51,7 +51,7 @@ def identity_of(event: np.ndarray, reco: np.ndarray) -> np.ndarray:
     return _mixed(_mixed(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64)) + bits)
 
 
-def identity_of_rows(*columns: np.ndarray) -> np.ndarray:
+def identity_of_rows(*columns: Rows) -> np.ndarray:
     """The same from what is known of a jet, where there are no event ids: a hash of the bits of its numbers.
 
     Jets that are equal in everything are told apart by their order among them.

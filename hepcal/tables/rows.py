@@ -16,13 +16,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 
 from hepcal.errors import NonFiniteFeatureError, PairsError
 
-__all__ = ["StoredRows", "check_rows", "chunks", "open_column", "rows_at_once", "selected", "stored", "taken", "verify"]
+__all__ = [
+    "Rows",
+    "StoredRows",
+    "check_rows",
+    "chunks",
+    "open_column",
+    "rows_at_once",
+    "selected",
+    "stored",
+    "taken",
+    "verify",
+]
 
 # Parts of a column on disk are copied to memory up to this size, and read where they are used beyond it.
 LAZY_BYTES = 256 * 2**20
@@ -101,20 +112,30 @@ class StoredRows:
         if copy is False:
             raise ValueError("rows on disk cannot become an array without a copy")
         found = np.empty(self.shape, dtype=self.dtype if dtype is None else dtype)
-        for part, values in chunks(cast("np.ndarray", self)):
+        for part, values in chunks(self):
             found[part] = values
         return found
 
-    def __getitem__(self, key: Any) -> Any:
+    @overload
+    def __getitem__(self, key: tuple[slice, int]) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, key: tuple[Any, Any]) -> Rows: ...
+
+    @overload
+    def __getitem__(self, key: slice | int | list[int] | np.ndarray) -> np.ndarray: ...
+
+    def __getitem__(self, key: Any) -> Rows:
         if not isinstance(key, tuple):
             return self._read(key)
         rows, columns = key
         if not (isinstance(rows, slice) and rows == slice(None)):
-            return self._read(rows)[..., columns]
+            found: np.ndarray = self._read(rows)[..., columns]
+            return found
         if not isinstance(columns, int | np.integer):
             return self.select(columns)
         column = np.empty(len(self), dtype=self.dtype)
-        for part, values in chunks(cast("np.ndarray", self)):
+        for part, values in chunks(self):
             column[part] = values[:, columns]
         return column
 
@@ -197,6 +218,10 @@ class StoredRows:
             done += got
 
 
+# A column: in memory or mapped, or read where it is used.
+Rows = np.ndarray | StoredRows
+
+
 def open_column(path: Path, sha256: str = "") -> np.ndarray:
     """A column of a saved table, memory-mapped; :func:`stored` reads its rows from the same file.
 
@@ -243,7 +268,7 @@ def _header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     return dtype, shape, offset
 
 
-def verify(column: np.ndarray | StoredRows) -> None:
+def verify(column: Rows) -> None:
     """Read a column of a saved table through, once, and compare it with its hash, where it has one.
 
     Large ones are not read when a table is opened, but when rows of it are first taken, selected or gone through.
@@ -270,33 +295,33 @@ def verify(column: np.ndarray | StoredRows) -> None:
     del _PROMISED[mapping]
 
 
-def stored(column: np.ndarray) -> np.ndarray:
-    """A large column (n, d) on disk as :class:`StoredRows`, typed as the array it stands for; others as they are.
+def stored(column: Rows) -> Rows:
+    """A large column (n, d) on disk as :class:`StoredRows`; others as they are.
 
     Args:
         column: In memory, from :func:`open_column`, or rows on disk already.
     """
     if isinstance(column, StoredRows) or column.ndim != 2 or column.nbytes <= LAZY_BYTES or _file(column) is None:
         return column
-    return cast("np.ndarray", StoredRows(column))
+    return StoredRows(column)
 
 
-def taken(column: np.ndarray, rows: Any) -> np.ndarray:
+def taken(column: Rows, rows: Any) -> Rows:
     """The given rows of a column: a copy, or :class:`StoredRows` where that would be a large part of a file."""
     verify(column)
-    found = cast("Any", stored(column))
-    return _small(found.take(rows)) if isinstance(found, StoredRows) else column[rows]
+    found = stored(column)
+    return _small(found.take(rows)) if isinstance(found, StoredRows) else found[rows]
 
 
-def selected(column: np.ndarray, columns: Any) -> np.ndarray:
+def selected(column: Rows, columns: Any) -> Rows:
     """The given columns of a column (n, d), as :func:`taken` gives rows."""
     verify(column)
-    found = cast("Any", stored(column))
-    return _small(found.select(columns)) if isinstance(found, StoredRows) else column[:, columns]
+    found = stored(column)
+    return _small(found.select(columns)) if isinstance(found, StoredRows) else found[:, columns]
 
 
-def _small(rows: StoredRows) -> np.ndarray:
-    return cast("np.ndarray", rows) if rows.nbytes > LAZY_BYTES else np.asarray(rows)
+def _small(rows: StoredRows) -> Rows:
+    return rows if rows.nbytes > LAZY_BYTES else np.asarray(rows)
 
 
 def rows_at_once(row_bytes: int) -> int:
@@ -304,7 +329,7 @@ def rows_at_once(row_bytes: int) -> int:
     return max(1, CHUNK_BYTES // max(1, row_bytes))
 
 
-def chunks(column: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def chunks(column: Rows) -> Iterator[tuple[slice, np.ndarray]]:
     """All rows of a column of any shape (n, ...) in order, some at a time; not a copy where it is in memory."""
     verify(column)
     column = stored(column)
@@ -314,7 +339,7 @@ def chunks(column: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield part, column[part]
 
 
-def check_rows(check: Callable[[np.ndarray, np.ndarray], None], features: np.ndarray, reco: np.ndarray) -> None:
+def check_rows(check: Callable[[Rows, np.ndarray], None], features: Rows, reco: np.ndarray) -> None:
     """Check features (n, d) and detector-level p_T (n,) some rows at a time.
 
     Args:

@@ -4,62 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from coffea.processor import accumulate
 
 from hepcal.errors import IncompleteRunError
 from hepcal.events.features import Features
-from hepcal.events.filesets import Fileset
-from hepcal.events.normalisation import require_comparable, say_normalisation
-from hepcal.events.running import FileInfo, Inspection, NothingLeftError, Run, Skipped, inspect, run
+from hepcal.events.normalisation import say_normalisation
+from hepcal.events.running import FileInfo, Inspection, NothingLeftError, Run, Skipped
 from hepcal.tables.files import TableWriter
-from hepcal.tables.pairing import (
-    COLUMNS,
-    COUNTED,
-    PairsProcessor,
-    Selection,
-    columns_of,
-    inputs_of,
-    source_of,
-    weight_factors,
-)
+from hepcal.tables.pairing import COLUMNS, COUNTED, columns_of, source_of, weight_factors
+from hepcal.tables.reading import Reading
 
-if TYPE_CHECKING:
-    from hepcal.events.executors import ExecutorFactory
-
-__all__ = ["Reading", "write_rows"]
+__all__ = ["write_rows"]
 
 # Rows that are in memory together, unless one file has more, and chunks that they come in, for the workers.
 GROUP_BYTES = 256 * 2**20
 CHUNKS_PER_GROUP, LEAST_EVENTS = 16, 1000
 # Rows per event at most, and bytes of a row beside its features.
 ROWS_PER_EVENT, OTHER_BYTES = 2, 24
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How files become rows.
-
-    Attributes:
-        fileset: Checked fileset.
-        features: Inputs.
-        selection: The jets and their truth.
-        executor: From :func:`hepcal.events.executors.open_executor`.
-        chunksize: Events per chunk, at most.
-        allow_skipped: Leave out files that cannot be read.
-        show: Report progress.
-    """
-
-    fileset: Fileset
-    features: Features
-    selection: Selection
-    executor: ExecutorFactory
-    chunksize: int
-    allow_skipped: bool
-    show: bool
 
 
 def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[str, Any]]:
@@ -75,12 +39,7 @@ def write_rows(reading: Reading, writer: TableWriter) -> tuple[Features, dict[st
         MissingFieldError: A file lacks a branch that the features need.
         IncompleteRunError: No file is left, or not every planned event was processed.
     """
-    needed = {reading.selection.collection: ("pt", "eta", "phi")}
-    inspected = inspect(reading.fileset, needed, allow_skipped=reading.allow_skipped, show=reading.show)
-    schema, spec, inspected = inputs_of(
-        inspected, reading.features, reading.selection.jets, allow_skipped=reading.allow_skipped
-    )
-    require_comparable(inspected[0], reading.fileset)
+    schema, spec, inspected = reading.inspected()
     counts: dict[str, Any] = defaultdict(int)
     sums: dict[str, float] = defaultdict(float)
     threshold: dict[str, Any] = {}
@@ -121,20 +80,11 @@ def _runs(reading: Reading, spec: Features, inspected: Inspection) -> Iterator[R
     """One run after another over some of the files; a run without files is one whose files were all left out."""
     at_once = max(1, GROUP_BYTES // (ROWS_PER_EVENT * (4 * spec.width + OTHER_BYTES)))
     groups = _groups(inspected[0], at_once)
-    order = {path: position for position, path in enumerate(reading.fileset.paths)}
-    processor = PairsProcessor(spec, order, reading.selection)
+    chunksize = min(reading.chunksize, max(LEAST_EVENTS, at_once // CHUNKS_PER_GROUP))
     for number, group in enumerate(groups, start=1):
+        title = "Reading jets" if len(groups) == 1 else f"Reading jets, part {number} of {len(groups)}"
         try:
-            yield run(
-                reading.fileset,
-                processor,
-                reading.executor,
-                title="Reading jets" if len(groups) == 1 else f"Reading jets, part {number} of {len(groups)}",
-                chunksize=min(reading.chunksize, max(LEAST_EVENTS, at_once // CHUNKS_PER_GROUP)),
-                allow_skipped=reading.allow_skipped,
-                show=reading.show,
-                inspected=(group, ()),
-            )
+            yield reading.run(spec, (group, ()), title, chunksize)
         except NothingLeftError as error:
             yield Run({}, (), 0, tuple(Skipped(path, reason) for path, reason in error.reasons.items()))
 

@@ -14,7 +14,7 @@ from hepcal.events.constituents import Constituents
 from hepcal.events.features import Features
 from hepcal.statistics import n_eff
 from hepcal.tables.pairs import JetPairs
-from hepcal.tables.rows import chunks, stored, taken
+from hepcal.tables.rows import Rows, chunks, stored, taken
 
 __all__ = ["ClassJets", "ClassTable", "constituents_of", "coordinates"]
 
@@ -33,7 +33,7 @@ class ClassJets:
         files: Unique ids of the files that they come from.
     """
 
-    features: np.ndarray
+    features: Rows
     weight: np.ndarray
     event: np.ndarray
     spec: Features

@@ -21,7 +21,7 @@ from hepcal.networks.inference import BLOCK, with_bias_column
 from hepcal.networks.parallel import map_blocks
 from hepcal.storage.artefact import Artefact
 from hepcal.tables.pairs import JetPairs
-from hepcal.tables.rows import StoredRows, check_rows, stored
+from hepcal.tables.rows import Rows, StoredRows, check_rows, stored
 from hepcal.tagging.lola import LoLa
 from hepcal.tagging.table import constituents_of
 
@@ -142,7 +142,7 @@ class Tagger(Artefact[TaggerCard]):
         jets = f"{card.signal_jets} signal and {card.background_jets} background jets"
         return f"<Tagger: {card.method}, {kind}, {jets}, {card.features.constituents}{auc}>"
 
-    def predict(self, features: JetPairs | np.ndarray) -> TaggerPrediction:
+    def predict(self, features: JetPairs | Rows) -> TaggerPrediction:
         """Scores of jets, with their statistical error; memory does not grow with the number of draws.
 
         Args:
@@ -170,7 +170,7 @@ class Tagger(Artefact[TaggerCard]):
             return TaggerPrediction(score, logit, None, None, partial(self._logits, block))
         return TaggerPrediction(score, logit, sigma_logit, sigma_score, partial(self._logits, block))
 
-    def _logits(self, block: np.ndarray) -> np.ndarray:
+    def _logits(self, block: Rows) -> np.ndarray:
         found = np.empty((self.draws, len(block)), dtype=np.float32)
 
         def keep(part: slice, logits: np.ndarray) -> None:
@@ -179,7 +179,7 @@ class Tagger(Artefact[TaggerCard]):
         self._map(block, keep)
         return found
 
-    def _constituents(self, features: JetPairs | np.ndarray) -> np.ndarray:
+    def _constituents(self, features: JetPairs | Rows) -> Rows:
         """Columns of all constituents, float32 of shape (n, 4 count), a view where possible."""
         spec = self.card.features
         momenta = constituents_of(spec)
@@ -199,7 +199,7 @@ class Tagger(Artefact[TaggerCard]):
         check_rows(lambda rows, _: momenta.check(rows), block, np.broadcast_to(np.float32(0), len(block)))
         return block
 
-    def _map(self, block: np.ndarray, use: Callable[[slice, np.ndarray], None]) -> None:
+    def _map(self, block: Rows, use: Callable[[slice, np.ndarray], None]) -> None:
         """Call ``use(part, logits)`` for all blocks of jets, with float64 logits (draws, BLOCK), the last ones padded.
 
         Sums over draws must be of whole blocks: numpy adds in an order that depends on the shape.

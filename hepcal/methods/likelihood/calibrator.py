@@ -24,6 +24,7 @@ from hepcal.methods.regression.ensemble import Ensemble
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.optimisation import ScheduleName
 from hepcal.statistics import CENTRAL
+from hepcal.tables.rows import Rows
 
 __all__ = ["Likelihood", "LikelihoodCalibrator"]
 
@@ -137,9 +138,7 @@ class LikelihoodCalibrator(Calibrator):
         }
         return found | ({REPLICAS: value.T} if replicas else {})
 
-    def interval(
-        self, features: np.ndarray, reco: np.ndarray, probability: float = 0.6827
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def interval(self, features: Rows, reco: np.ndarray, probability: float = 0.6827) -> tuple[np.ndarray, np.ndarray]:
         """Central confidence interval of the true p_T by a Neyman belt.
 
         Its ends are the truths for which the measured p_T lies at the upper and lower quantile of the response. Inside
@@ -169,6 +168,6 @@ class LikelihoodCalibrator(Calibrator):
         self._map(work, features, reco)
         return ends[0], ends[1]
 
-    def belt(self, features: np.ndarray, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+    def belt(self, features: Rows, reco: np.ndarray) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
         """See :meth:`Calibrator.belt`: that of :meth:`interval`."""
         return partial(self.interval, features, reco)

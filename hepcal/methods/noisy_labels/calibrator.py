@@ -25,6 +25,7 @@ from hepcal.methods.registry import method_of, regressions
 from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.regression.method import DensityMethod
 from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.tables.rows import Rows
 
 __all__ = ["BASELINE", "SMEARED", "CalibrationWidth", "NoisyLabels", "NoisyLabelsCalibrator"]
 
@@ -153,7 +154,7 @@ class NoisyLabelsCalibrator(Calibrator):
             raise CalibratorFileError(f"the {name!r} training is of the method {method!r}, which has no networks")
         return part
 
-    def _predicted(self, features: np.ndarray, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
+    def _predicted(self, features: Rows, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
         """As of any calibrator, with the signed sigma_cal², its error, and the prediction of the baseline."""
         more = (SQUARED, BASELINE_MEAN, *((SQUARED_ERROR, BASELINE_PRED) if self.replicas else ()))
         columns = self._columns(features, reco, more=more)
@@ -177,7 +178,7 @@ class NoisyLabelsCalibrator(Calibrator):
             identity=identity,
         )
 
-    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+    def components(self, features: Rows, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
         """See :meth:`Calibrator.components`: those of the training on smeared labels."""
         return self.smeared.components(features, reco)
 

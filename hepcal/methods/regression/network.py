@@ -21,6 +21,7 @@ from hepcal.networks.heads import GaussianHead
 from hepcal.networks.inference import WeightDraws
 from hepcal.networks.moments import MomentPropagation
 from hepcal.networks.settings import own_settings
+from hepcal.tables.rows import Rows
 
 __all__ = ["NetworkCalibrator"]
 
@@ -53,7 +54,7 @@ class NetworkCalibrator(Calibrator):
         mean, sigma = (self.require(f"posterior_{part}", (self._layout.count,)) for part in ("mean", "sigma"))
         return MomentPropagation(self._layout, mean, sigma, self.device)
 
-    def components(self, features: np.ndarray, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
+    def components(self, features: Rows, reco: np.ndarray) -> Callable[[Jets], Distribution] | None:
         """See :meth:`Calibrator.components`."""
         return OfJets(self._distribution, features, reco) if self._head.has_density else None
 
@@ -119,7 +120,7 @@ class NetworkCalibrator(Calibrator):
             "pt_calib_sigma_tot": in_quadrature(stoch, pred),
         }
 
-    def _distribution(self, features: np.ndarray, reco: np.ndarray) -> Distribution:
+    def _distribution(self, features: Rows, reco: np.ndarray) -> Distribution:
         """Predictive distributions of p_T [GeV], one per network and jet."""
         # Functions round in another way at the end of an array: no jet is there.
         padded = -(-len(reco) // LANES) * LANES

@@ -258,7 +258,7 @@ def test_a_run_on_a_copy_says_so_beside_its_closure(tmp_path: Path, small_calibr
     first = delphes_file(tmp_path / "first.root", 60)
     shutil.copy(first, tmp_path / "copy.root")
     fileset = load_fileset({"QCD": [str(tmp_path / "*.root")]})
-    with open_executor("iterative") as executor:
+    with open_executor("iterative") as executor, pytest.warns(DuplicatedFilesWarning, match="seems to be a copy"):
         summary = run_dijets(fileset, small_calibrator, executor, tmp_path / "out", plots=False, show=False)
     assert summary["events"]["copies"] == [[str(tmp_path / "copy.root"), str(first)]]
     assert any(note.startswith("Counted twice?") and str(first) in note for note in notes(summary))

@@ -1,4 +1,4 @@
-"""The exceptions of hepcal.
+"""The exceptions and warnings of hepcal.
 
 ::
 
@@ -23,26 +23,55 @@ Errors of one part of the package derive from :class:`HepcalError`, too, and sta
 
 None of them derives from :class:`OSError`: coffea's ``skipbadfiles`` drops chunks whose error chain
 contains one, and an error of ours must never be a reason to lose events silently.
+
+What a result is worth, if it is worth less than it seems, is a warning, whatever ``show`` says of progress::
+
+    HepcalWarning
+    ├── InputsDifferWarning     a sample is of another detector or other jets than those of the training
+    ├── NotIndependentWarning   a calibrator is judged on files that it was trained on
+    ├── CollapsedWarning        a trained network says the same of every jet
+    ├── ConditionsWarning       conditions of a likelihood say much of the truth, which their response drops
+    ├── DuplicatedFilesWarning  files seem to hold the same events, which count twice
+    ├── NormalisationWarning    what would scale events is not read, or not there
+    └── CheckpointWarning       a checkpoint is not written
+
+Filter them as any others, e.g. ``warnings.simplefilter("error", hepcal.errors.NotIndependentWarning)`` in a job that
+must not close on its training events. The command line prints each once, whatever the filters.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 __all__ = [
     "CalibratorFileError",
+    "CheckpointWarning",
+    "CollapsedWarning",
+    "ConditionsWarning",
+    "DuplicatedFilesWarning",
     "ExecutorError",
     "FilesetError",
     "HepcalError",
+    "HepcalWarning",
     "IncompleteRunError",
+    "InputsDifferWarning",
     "MissingFieldError",
     "MissingValueError",
     "NonFiniteFeatureError",
+    "NormalisationWarning",
+    "NotIndependentWarning",
     "OutputError",
     "PairsError",
     "ReadError",
     "SchemaError",
     "TrainingError",
     "UnknownMethodError",
+    "warn",
 ]
+
+# What stands between a line of an analysis and a warning; torch wraps functions that need gradients.
+INSIDE = ("hepcal", "torch")
 
 
 class HepcalError(Exception):
@@ -99,3 +128,43 @@ class ExecutorError(HepcalError, ValueError):
 
 class IncompleteRunError(HepcalError, RuntimeError):
     """The events processed are not the events planned."""
+
+
+class HepcalWarning(UserWarning):
+    """Anything that a result is worth less for than it seems, or that was asked for and is not done."""
+
+
+class InputsDifferWarning(HepcalWarning):
+    """A sample is of another detector, or of other jets, than those that a calibrator was trained on."""
+
+
+class NotIndependentWarning(HepcalWarning):
+    """A calibrator is judged on files that it was trained on."""
+
+
+class CollapsedWarning(HepcalWarning):
+    """A trained network says the same of every jet, or a tagger is no better than chance."""
+
+
+class ConditionsWarning(HepcalWarning):
+    """The conditions of a likelihood say much of the truth, which the response given them drops."""
+
+
+class DuplicatedFilesWarning(HepcalWarning):
+    """Files seem to be copies of each other: events that are in both count twice."""
+
+
+class NormalisationWarning(HepcalWarning):
+    """Metadata that look like a factor of the cross section are not read, or simulation has no weights."""
+
+
+class CheckpointWarning(HepcalWarning):
+    """A checkpoint is not written; the training goes on."""
+
+
+def warn(text: str, category: type[HepcalWarning]) -> None:
+    """Warn of the line outside of hepcal that led here: filters then count by the lines of an analysis."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)

@@ -14,7 +14,7 @@ import numpy as np
 from hepcal.closure import results
 from hepcal.closure.records import Summary
 from hepcal.closure.resonance import shown
-from hepcal.errors import SchemaError
+from hepcal.errors import NotIndependentWarning, SchemaError, warn
 from hepcal.evaluation.diagnostics import Diagnosis, PriorPoint
 from hepcal.events import running
 from hepcal.events.executors import ExecutorFactory
@@ -25,7 +25,7 @@ from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.calibrator import Calibrator
 from hepcal.processors.dijet import DijetProcessor
 from hepcal.processors.survey import Survey, SurveyProcessor
-from hepcal.progress import say, step
+from hepcal.progress import step
 from hepcal.storage import outputs
 from hepcal.tables.differences import warn_if_inputs_differ
 from hepcal.tables.input_histograms import InputHistograms
@@ -192,11 +192,12 @@ def compared_inputs(
 
 
 def warn_if_trained_on(summary: Summary) -> None:
-    """Say so if a closure was computed with training events."""
+    """Warn if a closure was computed with training events."""
     if summary["trained_on"]:
-        say(
-            f"WARNING: this calibrator was trained on {len(summary['trained_on'])} of these files "
-            f"({summary['trained_on'][0]} ...): the closure above is not an independent test"
+        warn(
+            f"this calibrator was trained on {len(summary['trained_on'])} of these files "
+            f"({summary['trained_on'][0]} ...): the closure above is not an independent test",
+            NotIndependentWarning,
         )
 
 

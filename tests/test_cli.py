@@ -142,7 +142,9 @@ def test_running_on_the_training_files_warns(trained):
         "--no-plots",
     )
     assert done.returncode == 0, done.stderr
-    assert "WARNING: this calibrator was trained on 1 of these files" in done.stderr
+    assert "\nWARNING: this calibrator was trained on 1 of these files" in done.stderr
+    assert done.stderr.count("WARNING") == 1
+    assert ".py:" not in done.stderr
 
 
 def test_a_bad_file_stops_the_run_unless_skipping_is_allowed(trained):

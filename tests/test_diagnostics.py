@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import hepcal
 from hepcal.cli.commands import app
-from hepcal.errors import TrainingError
+from hepcal.errors import CollapsedWarning, NotIndependentWarning, TrainingError
 from hepcal.evaluation.diagnostics import diagnose, scan_prior
 from hepcal.evaluation.spread import bootstrap_trainings, spread_ratio
 from hepcal.workflow import write_diagnoses
@@ -70,9 +70,9 @@ def test_default_bins_hold_the_jets_of_every_calibrator_in_eight_bins(calibrator
         assert sum(scores.jets for scores in diagnosis.pt_calib.bins) == 2_000
 
 
-def test_scoring_the_training_jets_is_said(calibrators, capsys):
-    diagnose({"BNN": calibrators["BNN"]}, toy(4_000), show=False)
-    assert "WARNING: BNN was trained on all of these files" in capsys.readouterr().err
+def test_scoring_the_training_jets_is_said(calibrators):
+    with pytest.warns(NotIndependentWarning, match="^BNN was trained on all of these files"):
+        diagnose({"BNN": calibrators["BNN"]}, toy(4_000), show=False)
 
 
 def test_other_inputs_are_refused_by_name(calibrators):
@@ -105,10 +105,11 @@ def test_a_prior_scan_finds_the_collapse_and_the_plateau():
     assert abs(good.nll - wide.nll) < 3 * good.nll_unc
 
 
-def test_a_collapsed_training_says_so(capsys):
-    calibrator = hepcal.train(toy(500), hepcal.BNN(**QUICK, prior_width=1e-3, draws=5), seed=1)
+def test_a_collapsed_training_says_so():
+    with pytest.warns(CollapsedWarning, match="^the trained network says the same of every jet") as said:
+        calibrator = hepcal.train(toy(500), hepcal.BNN(**QUICK, prior_width=1e-3, draws=5), seed=1, show=False)
     assert calibrator.card.figures["collapsed"] == 1
-    assert "WARNING: the trained network says the same of every jet" in capsys.readouterr().err
+    assert [warning.filename for warning in said] == [__file__], "the line that trains, neither ours nor one of torch"
 
 
 # -- the reference for sigma_pred -------------------------------------------------------------------------------------

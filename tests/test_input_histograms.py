@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 import hepcal
 from hepcal.cli.commands import app
 from hepcal.closure import results
-from hepcal.errors import CalibratorFileError
+from hepcal.errors import CalibratorFileError, HepcalWarning, InputsDifferWarning
 from hepcal.evaluation import diagnostics
 from hepcal.events.executors import open_executor
 from hepcal.events.features import Features
@@ -245,16 +246,19 @@ def test_a_run_warns_of_another_detector(
     toy_files: dict[str, Fileset],
     trained: Calibrator,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with open_executor("iterative") as executor:
+    with (
+        open_executor("iterative") as executor,
+        warnings.catch_warnings(record=True, action="always", category=HepcalWarning) as found,
+    ):
         run_dijets(toy_files[name], trained, executor, tmp_path, chunksize=chunksize, plots=False, show=False)
-    said = capsys.readouterr().err
     differences = json.loads((tmp_path / "summary.json").read_text())["inputs"][name]
     inclusive = {d["quantity"]: d for d in differences if d["region"] == ALL}
     if name == "same":
-        assert "WARNING" not in said
+        assert not found
         return
+    assert [warning.category for warning in found] == [InputsDifferWarning]
+    said = str(found[0].message)
     assert "the data set 'other' differs from the training of this calibrator" in said
     assert "response lower by" in said
     response = inclusive[RESPONSE]
@@ -264,15 +268,12 @@ def test_a_run_warns_of_another_detector(
     assert response["distance"] == pytest.approx(0.4, abs=0.1)
 
 
-def test_a_diagnosis_warns_of_another_detector(
-    toy_files: dict[str, Fileset], trained: Calibrator, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_diagnosis_warns_of_another_detector(toy_files: dict[str, Fileset], trained: Calibrator) -> None:
     same, other = (hepcal.JetPairs.from_fileset(toy_files[name], show=False) for name in ("same", "other"))
     quiet = diagnostics.diagnose({"toy": trained}, same, show=False)
-    assert "WARNING" not in capsys.readouterr().err
     assert quiet["toy"].differences
-    loud = diagnostics.diagnose({"toy": trained}, other, show=False)
-    assert "this sample differs from the training of toy" in capsys.readouterr().err
+    with pytest.warns(InputsDifferWarning, match="this sample differs from the training of toy"):
+        loud = diagnostics.diagnose({"toy": trained}, other, show=False)
     content = json.loads(json.dumps(loud["toy"].as_dict(), allow_nan=False))["inputs"]
     assert next(d["quantity"] for d in content if d["region"] == ALL) == RESPONSE
 
@@ -289,7 +290,8 @@ def test_show_repeats_the_warning_of_a_run(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "summary.json").write_text(json.dumps({**summary, "inputs": {"full": [dataclasses.asdict(one)]}}))
     found = CliRunner().invoke(app, ["show", str(tmp_path)])
     assert found.exit_code == 0
-    assert "the data set 'full' differs from the training" in found.stderr
+    assert found.stderr.startswith("WARNING: at fixed true p_T, the data set 'full' differs from the training")
+    assert found.stderr.count("WARNING") == 1
     assert "response lower by 0.50 widths (-5.2 %" in found.stderr
 
 
@@ -300,7 +302,7 @@ def without_histograms(calibrator: Calibrator) -> Calibrator:
 
 
 def test_calibrators_without_distributions_say_nothing(
-    toy_files: dict[str, Fileset], trained: Calibrator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_files: dict[str, Fileset], trained: Calibrator, tmp_path: Path
 ) -> None:
     old = without_histograms(trained)
     with open_executor("iterative") as executor:
@@ -308,7 +310,6 @@ def test_calibrators_without_distributions_say_nothing(
     assert summary["inputs"] == {"other": None}
     found = diagnostics.diagnose({"old": old}, hepcal.JetPairs.from_fileset(toy_files["other"], show=False), show=False)
     assert found["old"].differences is None
-    assert "WARNING" not in capsys.readouterr().err
     assert dict(results.describe_card(old))["inputs kept"].startswith("none")
     assert "bins of true p_T" in dict(results.describe_card(trained))["inputs kept"]
 

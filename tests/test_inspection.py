@@ -18,7 +18,7 @@ import hepcal
 from hepcal import load_fileset
 from hepcal.closure.report import notes
 from hepcal.closure.results import describe_pairs
-from hepcal.errors import FilesetError, ReadError
+from hepcal.errors import DuplicatedFilesWarning, FilesetError, NormalisationWarning, ReadError
 from hepcal.events.executors import open_executor
 from hepcal.events.inspection import Generated, inspect
 from hepcal.events.normalisation import require_comparable
@@ -55,23 +55,21 @@ def runs(total: float, count: int, suffix: str = "", parts: int = 1) -> dict[str
 # -- copies -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_copied_file_is_named(tmp_path: Path, capsys: Any) -> None:
+def test_a_copied_file_is_named(tmp_path: Path) -> None:
     first = nanoaod_file(tmp_path / "first.root", 20)
     copy, other = tmp_path / "copy.root", nanoaod_file(tmp_path / "other.root", 20)
     shutil.copy(first, copy)
-    files = looked_at(first, other, copy)
-    assert len(files) == 3
-    said = capsys.readouterr().err
-    assert f"WARNING: {copy} seems to be a copy of {first} (the same UUID, 20 events)" in said
-    assert str(other) not in said
-    inspect(load_fileset({"tt": [str(first)], "dy": [str(copy)]}), show=False)
-    assert "seems to be a copy" in capsys.readouterr().err, "also in two data sets"
-    pairs = hepcal.JetPairs.from_fileset({"tt": [str(path) for path in (first, other, copy)]}, show=False)
+    with pytest.warns(DuplicatedFilesWarning) as said:
+        assert len(looked_at(first, other, copy)) == 3
+    (text,) = {str(warning.message) for warning in said}
+    assert text.startswith(f"{copy} seems to be a copy of {first} (the same UUID, 20 events)")
+    with pytest.warns(DuplicatedFilesWarning, match="seems to be a copy"):  # also in two data sets
+        inspect(load_fileset({"tt": [str(first)], "dy": [str(copy)]}), show=False)
+    with pytest.warns(DuplicatedFilesWarning, match="seems to be a copy"):
+        pairs = hepcal.JetPairs.from_fileset({"tt": [str(path) for path in (first, other, copy)]}, show=False)
     assert pairs.source["copies"] == [[str(first), str(copy)]]
     assert ("copies?", f"{first} is also {copy} (equal UUID)") in describe_pairs(pairs)
-    capsys.readouterr()
     looked_at(first, other)
-    assert "copy" not in capsys.readouterr().err
 
 
 # -- trees and descriptions -------------------------------------------------------------------------------------------
@@ -120,9 +118,7 @@ def test_a_file_that_changed_since_it_was_preprocessed_is_refused(tmp_path: Path
 
 
 @pytest.mark.parametrize(("write", "branch"), [(nanoaod_file, "genWeight"), (delphes_file, "Event.Weight")])
-def test_a_file_without_weights_beside_one_with_weights_is_refused(
-    tmp_path: Path, write: Any, branch: str, capsys: Any
-) -> None:
+def test_a_file_without_weights_beside_one_with_weights_is_refused(tmp_path: Path, write: Any, branch: str) -> None:
     weighted, bare = (
         write(tmp_path / "weighted.root", 20, 1),
         write(tmp_path / "bare.root", 20, 2, edit=without_weights),
@@ -131,15 +127,17 @@ def test_a_file_without_weights_beside_one_with_weights_is_refused(
         FilesetError, match=rf"'QCD': .*bare\.root has no weights \(branch {branch}\), .*weighted\.root"
     ):
         looked_at(weighted, bare)
-    assert len(looked_at(bare)) == 1
-    assert f"data set 'QCD' has no weights (branch {branch}): every event counts as 1" in capsys.readouterr().err
+    unweighted = rf"has no weights \(branch {branch}\): every event counts as 1"
+    with pytest.warns(NormalisationWarning, match=f"^data set 'QCD' {unweighted}"):
+        assert len(looked_at(bare)) == 1
     empty = write(tmp_path / "empty.root", 0, edit=without_weights)
     assert len(looked_at(weighted, empty)) == 2, "a file without events has nothing to weight"
     # Between data sets, weights are compared unless each has its cross section.
     for cross_sections, refused in ((("file weights",) * 2, True), ((2.0, 3.0), False)):
         given = zip(("a", "b"), (weighted, bare), cross_sections, strict=True)
         fileset = load_fileset({n: {"files": [path], "metadata": {"cross_section": x}} for n, path, x in given})
-        files = inspect(fileset, show=False)[0]
+        with pytest.warns(NormalisationWarning, match=f"^data set 'b' {unweighted}"):
+            files = inspect(fileset, show=False)[0]
         if refused:
             with pytest.raises(FilesetError, match=r"'b' has no weights \(.*bare\.root lacks the branch"):
                 require_comparable(files, fileset)
@@ -260,7 +258,7 @@ def test_a_run_on_a_copy_says_so_beside_its_closure(tmp_path: Path, small_calibr
     first = delphes_file(tmp_path / "first.root", 60)
     shutil.copy(first, tmp_path / "copy.root")
     fileset = load_fileset({"QCD": [str(tmp_path / "*.root")]})
-    with open_executor("iterative") as executor:
+    with open_executor("iterative") as executor, pytest.warns(DuplicatedFilesWarning, match="seems to be a copy"):
         summary = run_dijets(fileset, small_calibrator, executor, tmp_path / "out", plots=False, show=False)
     assert summary["events"]["copies"] == [[str(tmp_path / "copy.root"), str(first)]]
     assert any(note.startswith("Counted twice?") and str(first) in note for note in notes(summary))

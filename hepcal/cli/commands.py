@@ -29,7 +29,7 @@ from hepcal.cli.options import (
     opened,
     refuse_reading,
 )
-from hepcal.cli.printing import print_card, print_closure, print_pairs, print_scores
+from hepcal.cli.printing import print_card, print_closure, print_pairs, print_scores, warnings_printed
 from hepcal.errors import HepcalError
 from hepcal.storage import outputs
 
@@ -280,11 +280,13 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _common(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback has ended the program
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Jet calibration with per-jet uncertainties: ROOT events in, calibrated jets and their closure out."""
+    context.with_resource(warnings_printed())
 
 
 def _table(source: Path, features: Features | None, execute: Execution, reading: ReadingOptions) -> JetPairs:

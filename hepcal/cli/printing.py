@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from hepcal.errors import HepcalWarning
+from hepcal.progress import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
     from hepcal.methods.calibrator import Calibrator
     from hepcal.tables.pairs import JetPairs
 
-__all__ = ["print_card", "print_closure", "print_pairs", "print_scores"]
+__all__ = ["print_card", "print_closure", "print_pairs", "print_scores", "warnings_printed"]
 
 
 def _console() -> Console:
@@ -56,3 +61,21 @@ def print_card(calibrator: Calibrator) -> None:
     from hepcal.closure import results
 
     _console().print(results.rows_table("Calibrator", results.describe_card(calibrator)))
+
+
+@contextmanager
+def warnings_printed() -> Iterator[None]:
+    """Print each warning of ours once, without the line of code, whatever the filters; others go their way."""
+    others, printed = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, HepcalWarning):
+            others(message, category, *where, **more)
+        elif (text := str(message)) not in printed:
+            printed.add(text)
+            say(f"WARNING: {text}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HepcalWarning)
+        warnings.showwarning = show
+        yield

@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from hepcal.errors import TrainingError
+from hepcal.errors import CollapsedWarning, InputsDifferWarning, NotIndependentWarning, TrainingError, warn
 from hepcal.evaluation import BinnedScores, Scores, averaged, averaged_in_bins, jet_scores, score
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.flat import inputs_of
@@ -120,7 +121,7 @@ def _differences(name: str, calibrator: Calibrator, pairs: JetPairs) -> tuple[Di
     seen = trained.filled(spec, table, pairs.reco, pairs.truth, pairs.weight)
     found = tuple(trained.differences(spec, seen))
     if differing := notable(found):
-        say(warning(name, "this sample", differing))
+        warn(warning(name, "this sample", differing), InputsDifferWarning)
     return found or None
 
 
@@ -128,7 +129,10 @@ def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> N
     source = calibrator.card.source
     common = set(source.files) & set(pairs.source.get("files", ()))
     if common or source.sha256 == pairs.sha256:
-        say(f"WARNING: {name} was trained on {len(common) or 'all'} of these files: this is not an independent test")
+        warn(
+            f"{name} was trained on {len(common) or 'all'} of these files: this is not an independent test",
+            NotIndependentWarning,
+        )
 
 
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
@@ -181,7 +185,9 @@ def scan_prior(
     """
     fitted, judge = pairs.split(0.8, seed)
     points = []
-    with Progress("Prior scan", len(widths), "trainings", show=show) as bar:
+    with Progress("Prior scan", len(widths), "trainings", show=show) as bar, warnings.catch_warnings():
+        # The scan looks for the collapse, and says at which widths it is.
+        warnings.simplefilter("ignore", CollapsedWarning)
         for width in widths:
             changed = BNN.model_validate({**method.model_dump(), "prior_width": width})
             calibrator = train(fitted, changed, seed=seed, show=False)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from hepcal.errors import FilesetError
+from hepcal.errors import FilesetError, NormalisationWarning, warn
 from hepcal.events.filespecs import Expected, FileSpecError, plain, read_spec
 from hepcal.events.wildcards import expand, has_wildcard
-from hepcal.progress import say
 from hepcal.storage.documents import parse_json
 from hepcal.storage.outputs import read_bytes
 
@@ -197,9 +196,10 @@ def _metadata_faults(name: str, metadata: object) -> list[str]:
     elif cross_section != FILE_WEIGHTS and not _positive(cross_section):
         faults.append(f"cross_section must be a positive number [pb] or {FILE_WEIGHTS!r}, found {cross_section!r}")
     elif factors := _alike(metadata, FACTOR_LIKE):
-        say(
+        warn(
             f"data set {name!r}: the metadata {', '.join(map(repr, factors))} are not read; what scales the cross "
-            "section belongs into 'cross_section'"
+            "section belongs into 'cross_section'",
+            NormalisationWarning,
         )
     return faults
 

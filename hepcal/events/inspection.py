@@ -9,7 +9,15 @@ from typing import Any
 
 import uproot
 
-from hepcal.errors import FilesetError, MissingFieldError, ReadError, SchemaError
+from hepcal.errors import (
+    DuplicatedFilesWarning,
+    FilesetError,
+    MissingFieldError,
+    NormalisationWarning,
+    ReadError,
+    SchemaError,
+    warn,
+)
 from hepcal.events import schemas
 from hepcal.events.filesets import Dataset, Fileset
 from hepcal.progress import Progress, say
@@ -126,12 +134,12 @@ def inspect(
         say(f"skipped: {skipped.reason}")
     for dataset in fileset.datasets:
         _require_one_kind(dataset.name, [info for info in good if info.dataset == dataset.name])
-    _say_copies(good)
+    _warn_of_copies(good)
     return tuple(good), tuple(bad)
 
 
 def _require_one_kind(dataset: str, files: Sequence[FileInfo]) -> None:
-    """Refuse a data set whose files cannot be weighted alike, and say if simulation has no weights."""
+    """Refuse a data set whose files cannot be weighted alike, and warn if simulation has no weights."""
     kinds = {info.simulation: info.path for info in files}
     if len(kinds) > 1:
         raise FilesetError(
@@ -147,7 +155,10 @@ def _require_one_kind(dataset: str, files: Sequence[FileInfo]) -> None:
             "that keep the branch, or make them two data sets with a cross_section each"
         )
     if False in weighted:
-        say(f"data set {dataset!r} has no weights (branch {weighted[False].schema.weight}): every event counts as 1")
+        warn(
+            f"data set {dataset!r} has no weights (branch {weighted[False].schema.weight}): every event counts as 1",
+            NormalisationWarning,
+        )
 
 
 def copies(files: Iterable[FileInfo]) -> list[list[str]]:
@@ -159,14 +170,15 @@ def copies(files: Iterable[FileInfo]) -> list[list[str]]:
     return [paths for paths in alike.values() if len(paths) > 1]
 
 
-def _say_copies(files: Iterable[FileInfo]) -> None:
+def _warn_of_copies(files: Iterable[FileInfo]) -> None:
     entries = {info.path: info.entries for info in files}
     for first, *others in copies(files):
         for other in others:
             number = "different numbers of" if entries[first] != entries[other] else str(entries[first])
-            say(
-                f"WARNING: {other} seems to be a copy of {first} (the same UUID, {number} events): events that are in "
-                "both count twice; keep one of them"
+            warn(
+                f"{other} seems to be a copy of {first} (the same UUID, {number} events): events that are in "
+                "both count twice; keep one of them",
+                DuplicatedFilesWarning,
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hepcal.errors import OutputError, TrainingError
+from hepcal.errors import CheckpointWarning, OutputError, TrainingError, warn
 from hepcal.storage import outputs
 from hepcal.storage import tensors as tensor_files
 from hepcal.storage.documents import parse_json
@@ -19,10 +18,6 @@ from hepcal.storage.documents import parse_json
 __all__ = ["Checkpoint", "CheckpointWarning"]
 
 KEY = "hepcal_checkpoint"
-
-
-class CheckpointWarning(UserWarning):
-    """A checkpoint was not written; the training goes on."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Checkpoint:
     def save(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None:
         """Replace the checkpoint, in one step; other stages stay as they are.
 
-        Where that fails, as on a full disk, a :class:`CheckpointWarning` says so, and an older one stays.
+        Where that fails, as on a full disk, a :class:`hepcal.errors.CheckpointWarning` says so, and an older one stays.
 
         Args:
             tensors: Parameters, optimiser, random numbers.
@@ -69,10 +64,9 @@ class Checkpoint:
         try:
             outputs.write(self.path, tensor_files.pack(KEY, text, content))
         except OutputError as error:
-            warnings.warn(
+            warn(
                 f"{error}; the training goes on, and an interruption would begin it anew from an older checkpoint",
                 CheckpointWarning,
-                stacklevel=2,
             )
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hepcal.progress import say
+from hepcal.errors import InputsDifferWarning, warn
 
 __all__ = ["ALL", "RESPONSE", "Condition", "Difference", "notable", "warn_if_inputs_differ", "warning"]
 
@@ -85,18 +85,18 @@ def warning(who: str, where: str, found: Sequence[Difference]) -> str:
     if len(found) > LISTED:
         lines.append(f"  and {len(found) - LISTED} more: {', '.join(d.quantity for d in found[LISTED:])}")
     head = (
-        f"WARNING: at fixed {fixed} p_T, {where} differs from the training of {who} ({cause}). What the calibrator "
+        f"at fixed {fixed} p_T, {where} differs from the training of {who} ({cause}). What the calibrator "
         "says of closure, widths and coverage holds for jets like those of the training:"
     )
     return "\n".join([head, *lines])
 
 
 def warn_if_inputs_differ(summary: Mapping[str, Any]) -> None:
-    """Say which data sets of a run are of another detector than the training.
+    """Warn of the data sets of a run that are of another detector than the training.
 
     Args:
         summary: Of a run; those of earlier versions know nothing of inputs.
     """
     for dataset, found in summary.get("inputs", {}).items():
         if differing := notable(Difference(**one) for one in found or ()):
-            say(warning("this calibrator", f"the data set {dataset!r}", differing))
+            warn(warning("this calibrator", f"the data set {dataset!r}", differing), InputsDifferWarning)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hepcal.errors import TrainingError
+from hepcal.errors import CollapsedWarning, TrainingError
 from hepcal.progress import Progress
 from hepcal.tables.pairs import JetPairs
 from hepcal.tagging.lola import LoLa
@@ -103,7 +104,9 @@ def scan_prior(
     table = ClassTable(*judges, slots=1)
     taggers, found = [], []
     ordered = sorted(widths)
-    with Progress("Scan of the prior", len(ordered), "trainings", show=show) as bar:
+    with Progress("Scan of the prior", len(ordered), "trainings", show=show) as bar, warnings.catch_warnings():
+        # The scan looks for the collapse, and says at which widths it is.
+        warnings.simplefilter("ignore", CollapsedWarning)
         for width in ordered:
             settings = LoLa.model_validate({**method.model_dump(), "prior_width": width})
             tagger = train(signal, background, settings, weight=weight, seed=seed, device=device, show=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hepcal.errors import TrainingError
+from hepcal.errors import CollapsedWarning, TrainingError, warn
 from hepcal.methods.card import Card
 from hepcal.methods.training.positive import with_positive_weights
 from hepcal.networks.checkpoints import Checkpoint
@@ -15,7 +15,6 @@ from hepcal.networks.devices import device_of
 from hepcal.networks.objectives import TrainingSet
 from hepcal.networks.optimisation import minimise
 from hepcal.networks.settings import own_settings
-from hepcal.progress import say
 from hepcal.statistics import CENTRAL, weighted_quantiles
 from hepcal.tables.pairs import JetPairs
 from hepcal.tagging.lola import LoLa
@@ -69,7 +68,7 @@ def train(
     Returns:
         A frozen tagger with the best state seen on the held-out jets. Its card says in ``figures["collapsed"]``
         whether it says the same of every jet, or is no better than chance, as happens with a prior that is much too
-        narrow; a line says so.
+        narrow; a warning says so.
 
     Raises:
         TrainingError: There are no constituents or too few events, columns disagree, the weights of a class do not
@@ -99,11 +98,12 @@ def train(
     card = _card(method, jets, (len(signal_fitted), len(background_fitted)), n_eff, len(rest), seed, history)
     tagger = Tagger(card, tensors, device)
     figures |= _performance(tagger, rest, signal_rest, background_rest)
-    if figures["collapsed"] and show:
-        say(
-            "WARNING: the trained tagger says the same of every jet, or is no better than chance: its prior (or L2 "
+    if figures["collapsed"]:
+        warn(
+            "the trained tagger says the same of every jet, or is no better than chance: its prior (or L2 "
             "term) is much too narrow for so few jets, or the constituents tell nothing. Try a wider prior_width or "
-            "more jets"
+            "more jets",
+            CollapsedWarning,
         )
     # JSON has no NaN: a figure that cannot be given is left out.
     finite = {name: value for name, value in figures.items() if np.isfinite(value)}

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from hepcal.errors import TrainingError
+from hepcal.errors import ConditionsWarning, TrainingError, warn
 from hepcal.methods.inversion.learning import truth_support
 from hepcal.methods.likelihood.calibrator import Likelihood
 from hepcal.methods.likelihood.forward import LogResponse
@@ -246,9 +246,10 @@ def _explained(task: Task, fitted: Forward, weight: np.ndarray, rows: list[int])
     zeta = (fitted.log_truth - np.average(fitted.log_truth, weights=weight**2)) * weight
     fitted_values = terms @ np.linalg.lstsq(terms, zeta, rcond=None)[0]
     share = float(1 - np.sum((zeta - fitted_values) ** 2) / np.sum(zeta**2))
-    if share > MOST_EXPLAINED and task.show:
-        say(
-            f"WARNING: the conditions explain {share:.0%} of the variance of ln truth. The response given them drops "
-            "what they say of the truth: use them in a summary (hepcal.SummaryLikelihood) instead"
+    if share > MOST_EXPLAINED:
+        warn(
+            f"the conditions explain {share:.0%} of the variance of ln truth. The response given them drops "
+            "what they say of the truth: use them in a summary (hepcal.SummaryLikelihood) instead",
+            ConditionsWarning,
         )
     return {"conditions_explain": share}

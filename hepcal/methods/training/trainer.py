@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hepcal.arrays import unmasked
-from hepcal.errors import MissingValueError, TrainingError
+from hepcal.errors import CheckpointWarning, CollapsedWarning, MissingValueError, TrainingError, warn
 from hepcal.methods.base import Method
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.card import Card
@@ -26,7 +26,6 @@ from hepcal.networks.checkpoints import Checkpoint
 from hepcal.networks.devices import device_of
 from hepcal.networks.scaling import InputScaling
 from hepcal.networks.settings import own_settings
-from hepcal.progress import say
 from hepcal.statistics import weighted_mean
 from hepcal.tables.pairs import JetPairs
 from hepcal.tables.rows import chunks
@@ -73,7 +72,7 @@ def train(
         checkpoint: File to write the state of the training to, now and then. Where it exists, the training goes on
             from it, and ends in the same calibrator as without the interruption. A finished one is kept, and gives
             the same calibrator again at once: delete it when the calibrator is saved. Methods without the training
-            loop of the networks (``method.resumes`` is false) write none and begin anew; a line says so.
+            loop of the networks (``method.resumes`` is false) write none and begin anew; a warning says so.
         data: Detector-level p_T of data [GeV], shape (m,), for a method that maps simulation to data.
         data_weight: Their weights, shape (m,); default one. Refused without data.
 
@@ -83,7 +82,7 @@ def train(
 
         It also says whether the network has ``collapsed``: whether it says the same of every jet although the jets it
         learned from show by more than chance that they are not the same, as happens when the prior is much too narrow
-        for the number of jets. Then a line is printed, too.
+        for the number of jets. Then it warns, too.
 
     Raises:
         TrainingError: The table is too small, its weights do not sum to a positive number, or not significantly so
@@ -95,7 +94,10 @@ def train(
     _require(pairs, method, seed, data, data_weight)
     data, data_weight = _numbers("data", data), _numbers("data_weight", data_weight)
     if checkpoint is not None and not method.resumes:
-        say(f"The method {method.name!r} writes no checkpoint: {checkpoint} is not used, the training begins anew")
+        warn(
+            f"The method {method.name!r} writes no checkpoint: {checkpoint} is not used, the training begins anew",
+            CheckpointWarning,
+        )
         checkpoint = None
     pairs = pairs.select(method.keeps(pairs.spec))
     fitted, held_out = _parts(pairs, method, seed)
@@ -111,10 +113,11 @@ def train(
         held_out = task.held_out
     require_sane(calibrator, task.judges, task.fitted)
     finished = _with_figures(calibrator, held_out, task.fitted, learned).to(device)
-    if finished.card.figures.get("collapsed") and show:
-        say(
-            "WARNING: the trained network says the same of every jet, while the jets show that they are not the same: "
-            "its prior (or L2 term) is much too narrow for so few jets. Try a wider prior_width or more jets"
+    if finished.card.figures.get("collapsed"):
+        warn(
+            "the trained network says the same of every jet, while the jets show that they are not the same: "
+            "its prior (or L2 term) is much too narrow for so few jets. Try a wider prior_width or more jets",
+            CollapsedWarning,
         )
     return finished
 

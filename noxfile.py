@@ -24,7 +24,8 @@ TESTED = ("-c", "constraints.txt")
 # Reading, matching, training, inference, columns, jobs, plots and files: where a dependency that is too old shows.
 SMOKE = (
     "calibrators", "cli", "columns", "config", "constituents", "damaged_files", "executors", "flattening", "inference",
-    "inversion", "nanoaod", "pairs", "plot", "public_api", "results", "running", "schemas", "transport",
+    "inversion", "jet_corrections", "nanoaod", "pairs", "plot", "public_api", "results", "running", "schemas",
+    "transport",
 )  # fmt: skip
 
 

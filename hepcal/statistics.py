@@ -46,7 +46,11 @@ NAN = float("nan")
 
 
 def n_eff(weight: np.ndarray) -> float:
-    """Effective number of entries, (sum w)² / sum w² in float64; zero for none."""
+    """Effective number of entries, (sum w)² / sum w² in float64; zero for none.
+
+    >>> n_eff([1, 1, 2]), n_eff([1, 1, -1])
+    (2.6666666666666665, 0.3333333333333333)
+    """
     weight = numbers("weight", weight)
     # By a power of two, which changes no bit of the result: squares of large or tiny weights are beyond 64 bits.
     weight = np.ldexp(weight, -int(np.frexp(np.max(np.abs(weight), initial=0.0))[1]))
@@ -63,6 +67,10 @@ def weighted_mean(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]
 
     Returns:
         NaN, NaN if the weights do not sum to a positive number.
+
+    >>> mean, error = weighted_mean([1.0, 2.0, 4.0], [1, 2, 1])
+    >>> round(mean, 3), round(error, 3)
+    (2.25, 0.552)
     """
     values, weight = numbers("values", values), numbers("weight", weight)
     total = float(weight.sum())
@@ -85,6 +93,9 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Se
 
     Returns:
         float64 of shape (p,), NaN if the weights do not sum to a positive number.
+
+    >>> weighted_quantiles([3, 1, 2], [1, 1, 2], (0.25, 0.5, 1)).tolist()
+    [1.0, 2.0, 3.0]
     """
     values, weight = numbers("values", values), numbers("weight", weight)
     total = weight.sum()
@@ -108,6 +119,9 @@ def monotone(cumulative: np.ndarray) -> np.ndarray:
 
     Args:
         cumulative: Along the last axis.
+
+    >>> monotone(np.array([0, 2, 1, 3])).tolist()
+    [0.0, 1.5, 1.5, 3.0]
     """
     highest = np.maximum.accumulate(cumulative, axis=-1)
     lowest = np.flip(np.minimum.accumulate(np.flip(cumulative, axis=-1), axis=-1), axis=-1)
@@ -228,7 +242,11 @@ def _ahead(weight: np.ndarray, cluster: np.ndarray) -> np.ndarray:
 
 
 def longest_run(flags: Sequence[bool] | np.ndarray) -> tuple[int, int]:
-    """First and one-past-last position of the longest run of true flags (the first of equals); (0, 0) if none."""
+    """First and one-past-last position of the longest run of true flags (the first of equals); (0, 0) if none.
+
+    >>> longest_run([True, False, True, True])
+    (2, 4)
+    """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, dtype=np.int8), [0]])))
     if not len(edges):
         return 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import functools
 import importlib
 import json
@@ -34,15 +35,21 @@ NO_CODE = {"hepcal.errors"}
 SHORT = {name: TINY[name] for name in ("bnn", "likelihood", "mse")}
 
 
+def module_name(path: Path) -> str:
+    return ".".join(["hepcal", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+PACKAGE_MODULES = {module_name(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def docstrings() -> Iterator[tuple[str, str]]:
     """Code after ``::`` in the docstrings of the package, by the module that it is in."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(["hepcal", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
-        for node in ast.walk(ast.parse(path.read_text())):
+    for name, text in PACKAGE_MODULES.items():
+        for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 continue
             for found in re.findall(r"::\n\n((?:    .*\n|\n)+)", ast.get_docstring(node) or ""):
@@ -155,6 +162,17 @@ def short_tagger(train: Callable[..., Any]) -> Callable[..., Any]:
         return train(signal, background, method.model_copy(update=fitting), **options, show=False)
 
     return short
+
+
+def with_examples() -> list[str]:
+    """Modules whose docstrings hold examples with ``>>>``."""
+    return sorted({name for name in PACKAGE_MODULES if ">>> " in PACKAGE_MODULES[name]})
+
+
+@pytest.mark.parametrize("module", with_examples())
+def test_examples_with_their_results_hold(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(module), raise_on_error=True)
+    assert found.attempted > 0
 
 
 @pytest.mark.parametrize(("module", "code"), list(docstrings()), ids=lambda value: str(value)[:30])

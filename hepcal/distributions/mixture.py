@@ -45,7 +45,12 @@ class NormalMixture(Distribution):
 
     @classmethod
     def gaussian(cls, mean: np.ndarray, sigma: np.ndarray) -> NormalMixture:
-        """One Gaussian per draw and jet, shape (S, n) each."""
+        """One Gaussian per draw and jet, shape (S, n) each.
+
+        >>> mixture = NormalMixture.gaussian([[100.0], [102.0]], [[8.0], [8.0]])  # one jet, two draws
+        >>> mixture.means().tolist()
+        [[100.0], [102.0]]
+        """
         return cls(np.ones((len(mean), 1, *np.shape(mean)[1:])), np.asarray(mean)[:, None], np.asarray(sigma)[:, None])
 
     @property

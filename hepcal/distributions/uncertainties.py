@@ -36,6 +36,10 @@ def combine_draws(mean: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.n
 
     Raises:
         ValueError: Fewer than two draws, whose spread is undefined.
+
+    >>> mean, sigma_stoch, sigma_pred = combine_draws(np.array([[99.0], [101.0]]), np.array([[6.0], [8.0]]))
+    >>> mean.round(2).tolist(), sigma_stoch.round(2).tolist(), sigma_pred.round(2).tolist()
+    ([100.0], [7.07], [1.41])
     """
     if len(mean) < 2:
         raise ValueError(f"sigma_pred needs at least two weight draws, found {len(mean)}")

@@ -27,6 +27,11 @@ def match(truth: ak.Array, reco: ak.Array, max_dr: float = MAX_DR, index: str | 
     Returns:
         ``events * var * ?int64`` shaped as ``truth``: position of the partner in ``reco``, None where there is none.
         ``reco[match(truth, reco)]`` lines the partners up with ``truth``.
+
+    >>> truth = ak.Array([[{"eta": 0.0, "phi": 0.0}, {"eta": 1.0, "phi": 3.1}]])
+    >>> reco = ak.Array([[{"eta": 1.05, "phi": -3.1}, {"eta": 0.5, "phi": 0.0}]])
+    >>> match(truth, reco).tolist()
+    [[None, 0]]
     """
     n_truth, n_reco = (ak.to_numpy(ak.num(jets)) for jets in (truth, reco))
     first_reco = np.cumsum(n_reco) - n_reco

@@ -129,6 +129,10 @@ class JetPairs:
 
         Raises:
             PairsError: Shapes disagree, or a value is not finite or not positive.
+
+        >>> eta, reco, truth = [[0.1], [-1.2]], [980.0, 1210.0], [1000.0, 1200.0]
+        >>> JetPairs.from_arrays(eta, ["eta"], reco=reco, truth=truth, event=[7, 7])
+        <JetPairs: 2 jets of 1 events, n_eff 2, inputs ln(pt), eta>
         """
         n = len(reco := unmasked("reco", reco))
         if event is not None and (event := unmasked("event", event)).dtype.kind not in "iu":

@@ -21,8 +21,8 @@ from hepcal.events.schemas import (
     MOMENTUM,
     NO_CANDIDATES,
     PFNANO_INDEX,
-    SCHEMAS,
     Links,
+    PFNanoAOD,
     links_among,
 )
 
@@ -81,7 +81,7 @@ def _unlinked(jets: ak.Array, events: ak.Array | None) -> str:
     said = f"no constituents of {name or 'the given'} jets in this file"
     if not name:
         return f"{said}: {NO_CANDIDATES}"
-    needed = [(of, field) for of, fields in SCHEMAS["pfnano"].constituents(name).items() for field in fields]
+    needed = [(of, field) for of, fields in PFNanoAOD().constituents(name).items() for field in fields]
     present = {(name, field) for field in jets.fields}
     if events is not None:
         present |= {(of, field) for of, _ in needed if of in events.fields for field in events[of].fields}

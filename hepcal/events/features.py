@@ -17,7 +17,7 @@ from hepcal.events.constituents import Constituents
 from hepcal.events.entries import entry, place
 from hepcal.events.event_level import event_input
 from hepcal.events.originals import FACTOR, PtKind, detector_pt, is_changed, original, original_field, raw, raw_fields
-from hepcal.events.schemas import PFNANO_INDEX
+from hepcal.events.schemas import PFNANO_INDEX, SCHEMAS, Schema
 
 __all__ = ["DEFAULT_FEATURES", "FATJET_FEATURES", "Constituents", "Feature", "Features"]
 
@@ -315,43 +315,11 @@ def _column(name: str, values: Any) -> np.ndarray:
     return np.ascontiguousarray(numbers(name, values, np.float32))
 
 
-_NANO = Features(
-    inputs=(
-        Feature(name="eta", transform="abs"),
-        Feature(name="mass", transform="log1p", of="raw"),
-        Feature(name="area"),
-        Feature(name="nConstituents", transform="log1p"),
-        Feature(name="chHEF"),
-        Feature(name="neHEF"),
-        Feature(name="chEmEF"),
-        Feature(name="neEmEF"),
-    ),
-    pt="raw",
-)
-# Of all jet collections but FatJet, by schema.
-DEFAULT_FEATURES = {
-    "nanoaod": _NANO,
-    "pfnano": _NANO,
-    "delphes": Features(
-        inputs=(
-            Feature(name="eta", transform="abs"),
-            Feature(name="mass", transform="log1p"),
-            Feature(name="DeltaEta"),
-            Feature(name="DeltaPhi"),
-            Feature(name="NCharged", transform="log1p"),
-            Feature(name="NNeutrals", transform="log1p"),
-            Feature(name="NeutralEnergyFraction"),
-            Feature(name="EhadOverEem", transform="log1p"),
-        ),
-        pt="pt",
-    ),
-}
-# Of FatJet: what all versions of NanoAOD have, and what Delphes measures without the calorimeter's towers.
-_NANO_FATJET = _NANO.selected(("eta", "mass", "area"))
-FATJET_FEATURES = {
-    "nanoaod": _NANO_FATJET,
-    "pfnano": _NANO_FATJET,
-    "delphes": DEFAULT_FEATURES["delphes"].selected(
-        [name for name in DEFAULT_FEATURES["delphes"].names if name != "EhadOverEem"]
-    ),
-}
+def _defaults(schema: Schema) -> Features:
+    found = tuple(Feature.model_validate(each._asdict()) for each in schema.inputs)
+    return Features(inputs=found, pt=schema.pt)
+
+
+# Of all jet collections but FatJet, and of FatJet, by schema.
+DEFAULT_FEATURES = {name: _defaults(schema) for name, schema in SCHEMAS.items()}
+FATJET_FEATURES = {name: DEFAULT_FEATURES[name].selected(schema.fatjet_inputs) for name, schema in SCHEMAS.items()}

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from hepcal.errors import FilesetError, NormalisationWarning, warn
 from hepcal.events.filespecs import Expected, FileSpecError, plain, read_spec
+from hepcal.events.schemas import SCHEMAS
 from hepcal.events.wildcards import expand, has_wildcard
 from hepcal.storage.documents import parse_json
 from hepcal.storage.outputs import read_bytes
@@ -39,7 +40,6 @@ RESERVED_METADATA = frozenset(
 # What coffea's preprocessing adds to a data set says how its branches look, which is looked up anew here.
 DESCRIPTIONS = frozenset({"format", "form", "compressed_form", "did"})
 DATASET_KEYS = frozenset({"files", "metadata", "treename"})
-SCHEMAS = ("nanoaod", "pfnano", "delphes")
 # In place of a cross section: the data sets count by the weights in their files.
 FILE_WEIGHTS = "file weights"
 # Names that people give to a cross section, or to a factor on it, once letters other than a to z are gone.

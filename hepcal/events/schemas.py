@@ -5,13 +5,12 @@ A *field* is what processors see (``jets.pt``), a *branch* is what the file hold
 
 from __future__ import annotations
 
-import warnings
+import importlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import awkward as ak
-from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 
 from hepcal.errors import MissingFieldError, SchemaError
 from hepcal.events.entries import place
@@ -27,8 +26,11 @@ __all__ = [
     "SCHEMAS",
     "PtKind",
     "TRUTH_JETS",
-    "FatJetDelphesSchema",
     "Links",
+    "DefaultInput",
+    "Delphes",
+    "NanoAOD",
+    "PFNanoAOD",
     "Schema",
     "detect",
     "detector_pt",
@@ -46,118 +48,6 @@ TRUTH_JETS = ("GenJet", "GenFatJet", "GenJetAK8")
 # Collection with the constituents of the one jet of an event, and the field by which coffea finds them in PFNano.
 CANDIDATES, PFNANO_INDEX = "ParticleFlowCandidate", "pFCandsIdxG"
 
-
-class Quiet:
-    """Mix-in: no warnings, once per chunk and worker, about what no jet calibration needs.
-
-    These are cross references and event ids (run, luminosity block, number) that a skim lacks, and photon masses and
-    charges that coffea replaces.
-    """
-
-    warn_missing_crossrefs = False
-    error_missing_event_ids = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Branch Photon_", RuntimeWarning)
-            warnings.filterwarnings("ignore", "Missing event_ids", RuntimeWarning)
-            super().__init__(*args, **kwargs)
-
-
-class QuietNanoAODSchema(Quiet, NanoAODSchema):  # type: ignore[misc]
-    """NanoAODSchema without those warnings."""
-
-
-class QuietPFNanoAODSchema(Quiet, PFNanoAODSchema):  # type: ignore[misc]
-    """PFNanoAODSchema without those warnings."""
-
-
-class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
-    """DelphesSchema in which constituents (``ParticleFlowCandidate``) and ``GenFatJet`` are four-vectors, too.
-
-    ``Rho`` is a list, of which a pile-up card writes several entries per event. What coffea takes for one entry per
-    event, and joins without looking, comes with the numbers of entries, ``Event.size``: see
-    :mod:`hepcal.events.event_level`.
-    """
-
-    singletons: tuple[str, ...] = tuple(name for name in DelphesSchema.singletons if name != "Rho")
-    four_vectors: Mapping[str, str] = {CANDIDATES: "Particle", "GenFatJet": "Jet"}
-
-    def _build_collections(self, branch_forms: dict[str, Any]) -> dict[str, Any]:
-        # A file that lacks a component stays readable, without the behaviour.
-        complete = {
-            name: mixin
-            for name, mixin in self.four_vectors.items()
-            if all(f"{name}/{name}.{branch}" in branch_forms for branch in DELPHES_BRANCHES.values())
-        }
-        self.mixins = {**DelphesSchema.mixins, **complete}
-        sizes = {name: branch_forms.get(f"{name}_size") for name in self.singletons}
-        collections: dict[str, Any] = super()._build_collections(branch_forms)
-        collections |= {f"{name}.size": size for name, size in sizes.items() if size and name in collections}
-        return collections
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """How one kind of file is laid out.
-
-    Attributes:
-        name: ``nanoaod``, ``pfnano`` or ``delphes``.
-        tree: Name of the event tree.
-        coffea: The coffea schema class.
-        pt: Detector-level p_T by default: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field itself.
-        weight: The branch that :func:`event_weight` reads.
-    """
-
-    name: str
-    tree: str
-    coffea: type[Any]
-    pt: PtKind
-    weight: str
-
-    @property
-    def family(self) -> str:
-        """Layouts of one family have the same jet fields: PFNano is NanoAOD with constituents."""
-        return "nanoaod" if self.name == "pfnano" else self.name
-
-    def branch(self, collection: str, field: str) -> str:
-        """The branch that holds a field, e.g. ``Jet_pt`` or ``Jet.PT``."""
-        if self.name == "delphes":
-            return f"{collection}.{DELPHES_BRANCHES.get(field, field)}"
-        return f"{collection}_{field}"
-
-    def missing(self, branches: Iterable[str], collection: str, fields: Iterable[str]) -> list[str]:
-        """Branches that a file lacks for the given fields."""
-        present = {name.rsplit("/", 1)[-1] for name in branches}
-        return [branch for field in dict.fromkeys(fields) if (branch := self.branch(collection, field)) not in present]
-
-    def constituents(self, jets: str, branches: Iterable[str] = ()) -> Mapping[str, tuple[str, ...]]:
-        """Fields that the constituents of a jet collection are read from, by collection.
-
-        Args:
-            jets: The jets.
-            branches: Those of the file, which say how it spells the links.
-
-        Raises:
-            MissingFieldError: The layout has none.
-        """
-        if self.name == "delphes":
-            return {CANDIDATES: MOMENTUM}
-        if self.name == "pfnano":
-            present = set(branches)
-            links = links_among(jets, present)
-            if (links and f"{jets}_nConstituents" not in present) or (links and links.collection != f"{jets}PFCands"):
-                return {jets: ("eta", "phi"), links.collection: ("jetIdx", links.index), links.candidates: MOMENTUM}
-            # coffea takes the constituents of a jet from these, one after the other.
-            return {jets: ("nConstituents",), f"{jets}PFCands": ("pFCandsIdx",), "PFCands": MOMENTUM}
-        raise MissingFieldError(NO_CANDIDATES)
-
-
-SCHEMAS = {
-    "nanoaod": Schema("nanoaod", "Events", QuietNanoAODSchema, "raw", "genWeight"),
-    "pfnano": Schema("pfnano", "Events", QuietPFNanoAODSchema, "raw", "genWeight"),
-    "delphes": Schema("delphes", "Delphes", FatJetDelphesSchema, "pt", "Event.Weight"),
-}
 # Names of links to candidates and of the field with the position of the candidate: of PFNano, and of NanoAOD v15.
 SPELLINGS = [(many, index) for many in ("PFCands", "PFCand") for index in ("pFCandsIdx", "pfCandIdx")]
 # What tells PFNano from NanoAOD; a file that spells it otherwise, or has it for other jets only, is PFNano as well, and
@@ -198,19 +88,179 @@ def links_among(jets: str, branches: Collection[str]) -> Links | None:
     return None
 
 
+class DefaultInput(NamedTuple):
+    """An input that is taken where none is chosen; see :class:`hepcal.events.features.Feature`."""
+
+    name: str
+    transform: str = "identity"
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """How one kind of file is laid out. A kind is a subclass, and an entry of :data:`SCHEMAS`; they hold no data.
+
+    Attributes:
+        name: In metadata and in the cards of calibrators.
+        label: For people.
+        family: Layouts of one family have the same jet fields.
+        tree: Name of the event tree.
+        reader: ``module:Class`` of the schema of coffea.
+        pt: Detector-level p_T by default: ``raw`` is ``pt (1 - rawFactor)``, ``pt`` the field itself.
+        weight: The branch that :func:`event_weight` reads.
+        inputs: Default inputs of all jet collections but FatJet.
+        fatjet_inputs: Names of those of FatJet.
+        never: Fields that jets of the family never have, and the label of those that have them.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    family: ClassVar[str]
+    tree: ClassVar[str]
+    reader: ClassVar[str]
+    pt: ClassVar[PtKind]
+    weight: ClassVar[str]
+    inputs: ClassVar[tuple[DefaultInput, ...]]
+    fatjet_inputs: ClassVar[tuple[str, ...]]
+    never: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def coffea(self) -> type[Any]:
+        """The schema class of coffea, which is loaded for it."""
+        module, _, name = self.reader.partition(":")
+        found: type[Any] = getattr(importlib.import_module(module), name)
+        return found
+
+    def recognises(self, tree: str, branches: Collection[str]) -> bool:
+        """Whether a file is laid out like this.
+
+        Args:
+            tree: Name of its tree.
+            branches: Their names, without the branch that they are in.
+        """
+        raise NotImplementedError
+
+    def branch(self, collection: str, field: str) -> str:
+        """The branch that holds a field, e.g. ``Jet_pt`` or ``Jet.PT``."""
+        raise NotImplementedError
+
+    def constituents(self, jets: str, branches: Iterable[str] = ()) -> Mapping[str, tuple[str, ...]]:  # noqa: ARG002
+        """Fields that the constituents of a jet collection are read from, by collection.
+
+        Args:
+            jets: The jets.
+            branches: Those of the file, which say how it spells the links.
+
+        Raises:
+            MissingFieldError: The layout has none.
+        """
+        raise MissingFieldError(NO_CANDIDATES)
+
+    def missing(self, branches: Iterable[str], collection: str, fields: Iterable[str]) -> list[str]:
+        """Branches that a file lacks for the given fields."""
+        present = {name.rsplit("/", 1)[-1] for name in branches}
+        return [branch for field in dict.fromkeys(fields) if (branch := self.branch(collection, field)) not in present]
+
+
+class NanoAOD(Schema):
+    """NanoAOD of CMS, from v9 to v15."""
+
+    name, label, family = "nanoaod", "NanoAOD", "nanoaod"
+    tree, reader = "Events", "hepcal.events.coffea_schemas:QuietNanoAODSchema"
+    pt, weight = "raw", "genWeight"
+    inputs = (
+        DefaultInput("eta", "abs"),
+        DefaultInput("mass", "log1p", of="raw"),
+        DefaultInput("area"),
+        DefaultInput("nConstituents", "log1p"),
+        DefaultInput("chHEF"),
+        DefaultInput("neHEF"),
+        DefaultInput("chEmEF"),
+        DefaultInput("neEmEF"),
+    )
+    # What all versions have.
+    fatjet_inputs = ("eta", "mass", "area")
+
+    def recognises(self, tree: str, branches: Collection[str]) -> bool:  # noqa: ARG002
+        """See :meth:`Schema.recognises`: without links to constituents."""
+        return "Jet_pt" in branches and set(branches).isdisjoint(PFNANO_LINKS)
+
+    def branch(self, collection: str, field: str) -> str:
+        """See :meth:`Schema.branch`."""
+        return f"{collection}_{field}"
+
+
+class PFNanoAOD(NanoAOD):
+    """NanoAOD with constituents of jets: PFNano, and v15 with its own."""
+
+    name, label = "pfnano", "PFNano"
+    reader = "hepcal.events.coffea_schemas:QuietPFNanoAODSchema"
+
+    def recognises(self, tree: str, branches: Collection[str]) -> bool:  # noqa: ARG002
+        """See :meth:`Schema.recognises`: with links to constituents."""
+        return "Jet_pt" in branches and not set(branches).isdisjoint(PFNANO_LINKS)
+
+    def constituents(self, jets: str, branches: Iterable[str] = ()) -> Mapping[str, tuple[str, ...]]:
+        """See :meth:`Schema.constituents`."""
+        present = set(branches)
+        links = links_among(jets, present)
+        if (links and f"{jets}_nConstituents" not in present) or (links and links.collection != f"{jets}PFCands"):
+            return {jets: ("eta", "phi"), links.collection: ("jetIdx", links.index), links.candidates: MOMENTUM}
+        # coffea takes the constituents of a jet from these, one after the other.
+        return {jets: ("nConstituents",), f"{jets}PFCands": ("pFCandsIdx",), "PFCands": MOMENTUM}
+
+
+class Delphes(Schema):
+    """The tree of Delphes."""
+
+    name, label, family = "delphes", "Delphes", "delphes"
+    tree, reader = "Delphes", "hepcal.events.coffea_schemas:FatJetDelphesSchema"
+    pt, weight = "pt", "Event.Weight"
+    inputs = (
+        DefaultInput("eta", "abs"),
+        DefaultInput("mass", "log1p"),
+        DefaultInput("DeltaEta"),
+        DefaultInput("DeltaPhi"),
+        DefaultInput("NCharged", "log1p"),
+        DefaultInput("NNeutrals", "log1p"),
+        DefaultInput("NeutralEnergyFraction"),
+        DefaultInput("EhadOverEem", "log1p"),
+    )
+    # What is measured without the calorimeter's towers.
+    fatjet_inputs = ("eta", "mass", "DeltaEta", "DeltaPhi", "NCharged", "NNeutrals", "NeutralEnergyFraction")
+    never: ClassVar[Mapping[str, str]] = {"rawFactor": "NanoAOD"}
+
+    def recognises(self, tree: str, branches: Collection[str]) -> bool:
+        """See :meth:`Schema.recognises`."""
+        return "Jet.PT" in branches or tree == self.tree
+
+    def branch(self, collection: str, field: str) -> str:
+        """See :meth:`Schema.branch`."""
+        return f"{collection}.{DELPHES_BRANCHES.get(field, field)}"
+
+    def constituents(self, jets: str, branches: Iterable[str] = ()) -> Mapping[str, tuple[str, ...]]:  # noqa: ARG002
+        """See :meth:`Schema.constituents`: those of the one jet of an event."""
+        return {CANDIDATES: MOMENTUM}
+
+
+SCHEMAS: dict[str, Schema] = {schema.name: schema for schema in (NanoAOD(), PFNanoAOD(), Delphes())}
+
+
 def detect(path: str, tree: str, branches: Iterable[str]) -> Schema:
     """The schema of a file, from its tree name and branches.
 
     Raises:
-        SchemaError: Neither a Delphes tree nor NanoAOD branches are found.
+        SchemaError: No schema knows it.
     """
     names = {name.rsplit("/", 1)[-1] for name in branches}
-    if "Jet.PT" in names or tree == "Delphes":
-        return SCHEMAS["delphes"]
-    if "Jet_pt" in names:
-        return SCHEMAS["nanoaod" if names.isdisjoint(PFNANO_LINKS) else "pfnano"]
+    # A Delphes tree stays one, whatever else is in it.
+    for schema in reversed(SCHEMAS.values()):
+        if schema.recognises(tree, names):
+            return schema
+    families = (schema for schema in SCHEMAS.values() if schema.name == schema.family)
+    expected = " nor ".join(f"{schema.branch('Jet', 'pt')} ({schema.label})" for schema in families)
     raise SchemaError(
-        f"{path}: tree {tree!r} has neither a branch Jet_pt (NanoAOD) nor Jet.PT (Delphes); "
+        f"{path}: tree {tree!r} has neither a branch {expected}; "
         f"it has {', '.join(sorted(names)[:8])} ... . Only these layouts can be read."
     )
 

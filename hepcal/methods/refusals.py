@@ -8,6 +8,7 @@ import awkward as ak
 import numpy as np
 
 from hepcal.errors import HepcalError, NonFiniteFeatureError, SchemaError
+from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.card import Card
 
 __all__ = ["refuse_foreign", "refuse_overflow", "refuse_taken"]
@@ -39,8 +40,12 @@ def refuse_foreign(jets: ak.Array, card: Card) -> None:
             "corrected, and have another in 'pt_orig'. Leave one: ak.without_field(jets, 'pt_orig') to start from the "
             "corrected p_T (and 'mass_orig' if mass is an input), or calibrate the jets of the file"
         )
-    if card.source.schema_name == "delphes" and "rawFactor" in jets.fields:
-        raise SchemaError("this calibrator was trained on Delphes jets; these are NanoAOD jets (they have a rawFactor)")
+    if schema := SCHEMAS.get(card.source.schema_name):
+        for field in set(schema.never) & set(jets.fields):
+            raise SchemaError(
+                f"this calibrator was trained on {schema.label} jets; these are {schema.never[field]} jets (they have "
+                f"a {field})"
+            )
     # Of a file, through coffea; jets that were put together otherwise do not say what they are.
     trained, given = card.source.collection, jets.layout.purelist_parameter("collection_name")
     if trained and given and given != trained:

@@ -25,12 +25,13 @@ from typer.testing import CliRunner
 import hepcal
 from hepcal import tagging
 from hepcal.cli.commands import app
+from hepcal.errors import CollapsedWarning
 from hepcal.events.filesets import Fileset
 from hepcal.methods.calibrator import Calibrator
 
 README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(hepcal.__file__).parent
-# Not python: the tree of exceptions.
+# Not python: the trees of exceptions and warnings.
 NO_CODE = {"hepcal.errors"}
 SHORT = {name: TINY[name] for name in ("bnn", "likelihood", "mse")}
 
@@ -152,7 +153,8 @@ def test_the_readme_reads_constituents_augments_and_tags(
     run("\n".join(lines), at_work)
     assert at_work["calibrator"].card.features.constituents.count == 100
     monkeypatch.setattr(tagging, "train", short_tagger(tagging.train))
-    run(more, {**at_work, "pairs": top_jets, "top": top_jets, "qcd": top_jets})
+    with pytest.warns(CollapsedWarning):  # both classes are the same
+        run(more, {**at_work, "pairs": top_jets, "top": top_jets, "qcd": top_jets})
 
 
 def short_tagger(train: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,6 +177,8 @@ def test_examples_with_their_results_hold(module: str) -> None:
     assert found.attempted > 0
 
 
+# All tables are the same here: signal and background, training and test.
+@pytest.mark.filterwarnings("ignore::hepcal.errors.CollapsedWarning", "ignore::hepcal.errors.NotIndependentWarning")
 @pytest.mark.parametrize(("module", "code"), list(docstrings()), ids=lambda value: str(value)[:30])
 def test_examples_in_docstrings_run(
     module: str,

@@ -25,6 +25,7 @@ from hepcal.events.schemas import (
     PFNanoAOD,
     links_among,
 )
+from hepcal.events.upstream import events_of
 
 __all__ = ["jet_constituents", "require_constituents"]
 
@@ -145,7 +146,7 @@ def _require_dealt_out(jets: ak.Array, given: ak.Array | None) -> None:
         MissingFieldError: There are no links.
         SchemaError: Names the first event in which the links are not so.
     """
-    name, events = _name(jets), jets._events()
+    name, events = _name(jets), events_of(jets)
     links = events[f"{name}PFCands"] if f"{name}PFCands" in events.fields else None
     if links is None or PFNANO_INDEX not in links.fields:
         raise MissingFieldError(_unlinked(jets, given))

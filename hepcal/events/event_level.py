@@ -160,7 +160,7 @@ def _require_not_joined(events: ak.Array, collection: str, name: str) -> None:
         raise SchemaError(
             f"{place(events)}: not every event has exactly one entry in {collection}, and coffea's DelphesSchema "
             "joined the lists, so that events have numbers of other events: open the files with "
-            "hepcal.events.coffea_schemas.FatJetDelphesSchema instead, which keeps the lists"
+            "hepcal.events.upstream.FatJetDelphesSchema instead, which keeps the lists"
         )
 
 

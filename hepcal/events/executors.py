@@ -1,8 +1,8 @@
 """The three ways to run: in this process, in local processes, or on dask workers, with the same progress report.
 
-coffea's executors do the work; what is added here is a count of finished chunks that reaches our progress report,
-and silence otherwise, so that a batch log holds plain lines only. A dask cluster without workers, which coffea would
-wait for without end, is an error after a time.
+They are coffea's executors, or stand beside them, with a count of finished chunks that reaches our progress report and
+no output else, so that a batch log holds plain lines only; a chunk that fails says which one it is. A dask cluster
+without workers, which coffea would wait for without end, is an error after a time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import SimpleNamespace
 from typing import Any, Literal
 
-from coffea.processor import DaskExecutor, FuturesExecutor, IterativeExecutor, accumulate
+from coffea.processor import DaskExecutor, IterativeExecutor, accumulate
 from coffea.processor.executor import ExecutorBase, WorkItem
 
 from hepcal.cores import usable_cores
@@ -37,48 +37,93 @@ Count = Callable[[WorkItem], None]
 ExecutorFactory = Callable[[Count], ExecutorBase]
 
 
+class ChunkError(Exception):
+    """A chunk failed, here or in another process: which, and why.
+
+    Attributes:
+        path: Of the file.
+        start: First entry.
+        stop: One past the last entry.
+        reason: The error, as text: errors themselves do not all survive the way between processes.
+    """
+
+    def __init__(self, path: str, start: int, stop: int, reason: str) -> None:
+        super().__init__(path, start, stop, reason)
+        self.path, self.start, self.stop, self.reason = path, start, stop, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} [{self.start}:{self.stop}]: {self.reason[:2000]}"
+
+    @classmethod
+    def of(cls, item: WorkItem, error: BaseException) -> ChunkError:
+        """From the item and what went wrong with it."""
+        return cls(item.filename, item.entrystart, item.entrystop, f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class Told:
+    """The function that coffea applies to every work item, which tells of failures as :class:`ChunkError`."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, item: Any) -> Any:
+        try:
+            return self.function(item)
+        except Exception as error:
+            # coffea puts the item into the text of an error of its own; the cause is what happened.
+            raise ChunkError.of(_work(item), error.__cause__ or error) from error
+
+
+def _work(item: Any) -> WorkItem:
+    """The work item, without what dask sends along."""
+    return item if isinstance(item, WorkItem) else item[0]
+
+
 @dataclass
-class SilentIterativeExecutor(IterativeExecutor):  # type: ignore[misc]
-    """coffea's IterativeExecutor without its progress bar, which ``status=False`` does not silence."""
+class CountingIterativeExecutor(IterativeExecutor):  # type: ignore[misc]
+    """coffea's IterativeExecutor with our progress instead of its bar, which ``status=False`` does not silence."""
 
     count: Count = print
 
     def __call__(self, items: Any, function: Callable[[Any], Any], accumulator: Any) -> tuple[Any, int]:
         def work() -> Iterator[Any]:
             for item in items:
-                yield function(item)
-                if isinstance(item, WorkItem):
-                    self.count(item)
+                yield Told(function)(item)
+                self.count(item)
 
         return (accumulate(work(), accumulator), 0) if len(items) else (accumulator, 0)
 
 
-class CountingPool(concurrent.futures.Executor):
-    """A process pool that reports finished items."""
+@dataclass
+class ProcessesExecutor(ExecutorBase):  # type: ignore[misc]
+    """Local processes of a pool. Outputs are added up in the order of the items, so that sums have the same bits.
 
-    def __init__(self, pool: Any, count: Count) -> None:
-        self.pool, self.count = pool, count
+    Attributes:
+        pool: A :class:`concurrent.futures.Executor`.
+        count: Called with every finished item.
+        retries: None: an error that is one will be one again.
+    """
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        future = self.pool.submit(function, *args, **kwargs)
-        if args and isinstance(args[0], WorkItem):
-            future.add_done_callback(lambda _: self.count(args[0]))
-        return future
+    pool: Any = None
+    count: Count = print
+    retries: int = 0
 
-
-class SilentFuturesExecutor(FuturesExecutor):  # type: ignore[misc]
-    """coffea's FuturesExecutor without its bars and its printed traceback; the error itself is raised as before."""
-
-    def __call__(self, items: Any, function: Callable[[Any], Any], accumulator: Any) -> Any:
-        from coffea.processor import executor
-        from coffea.util import coffea_console
-
-        quiet, coffea_console.quiet = coffea_console.quiet, True
-        printing, executor.traceback = executor.traceback, SimpleNamespace(print_exc=lambda: None)
+    def __call__(self, items: Any, function: Callable[[Any], Any], accumulator: Any) -> tuple[Any, int]:
+        futures = {self.pool.submit(Told(function), item): item for item in items}
         try:
-            return super().__call__(items, function, accumulator)
+            return (accumulate(self._in_order(futures), accumulator), 0) if futures else (accumulator, 0)
         finally:
-            coffea_console.quiet, executor.traceback = quiet, printing
+            for future in futures:
+                future.cancel()
+
+    def _in_order(self, futures: dict[Any, WorkItem]) -> Iterator[Any]:
+        """Outputs in the order of the items; an error as soon as it is there."""
+        waiting = deque(futures)
+        for done in concurrent.futures.as_completed(futures):
+            done.result()
+            self.count(futures[done])
+            while waiting and waiting[0].done():
+                yield waiting.popleft().result()
 
 
 class CountingClient:
@@ -87,6 +132,7 @@ class CountingClient:
     def __init__(self, client: Any, count: Count) -> None:
         self._client, self._count = client, count
         self.futures: list[Any] = []
+        self.items: dict[str, WorkItem] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -98,6 +144,7 @@ class CountingClient:
         for future, item in zip(futures, items, strict=True):
             work = item[0] if isinstance(item, tuple) and not isinstance(item, WorkItem) else item
             if isinstance(work, WorkItem):
+                self.items[future.key] = work
                 future.add_done_callback(lambda _, work=work: self._count(work))
         return futures
 
@@ -113,15 +160,19 @@ class WatchedDaskExecutor(DaskExecutor):  # type: ignore[misc]
         watch = threading.Thread(target=self._watch, args=(lost, done), name="hepcal-workers", daemon=True)
         watch.start()
         try:
-            return super().__call__(items, function, accumulator)
+            return super().__call__(items, Told(function), accumulator)
         except Exception as error:
             if lost.is_set():
                 raise ExecutorError(_no_workers(self.client, self.timeout)) from error
+            # A worker that dies with an item, of which dask tells the key.
+            if item := self.client.items.get(getattr(error.__context__, "task", None)):
+                raise ChunkError.of(item, error.__context__ or error) from error
             raise
         finally:
             done.set()
             watch.join()
             self.client.futures.clear()
+            self.client.items.clear()
 
     def _watch(self, lost: threading.Event, done: threading.Event) -> None:
         """Cancel all work once there has been no worker for so long."""
@@ -147,7 +198,7 @@ def _no_workers(client: Any, timeout: float) -> str:
 
 def in_this_process(count: Count) -> ExecutorBase:
     """The executor that is there without being opened: it starts no workers."""
-    return SilentIterativeExecutor(count=count, retries=0)
+    return CountingIterativeExecutor(count=count, retries=0)
 
 
 @contextlib.contextmanager
@@ -202,7 +253,7 @@ def open_executor(
 
         pool = loky.ProcessPoolExecutor(max_workers=workers)
         try:
-            yield lambda count: SilentFuturesExecutor(pool=CountingPool(pool, count), workers=workers, retries=0)
+            yield lambda count: ProcessesExecutor(pool=pool, count=count)
         finally:
             pool.shutdown(wait=True, kill_workers=True)
     else:

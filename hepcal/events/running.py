@@ -8,7 +8,6 @@ file is left out only when asked, whole, with its name and reason in the result.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,10 @@ from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
 from hepcal.errors import ExecutorError, IncompleteRunError, ReadError
-from hepcal.events.executors import ExecutorFactory
+from hepcal.events.executors import ChunkError, ExecutorFactory
 from hepcal.events.filesets import Fileset
 from hepcal.events.inspection import FileInfo, Inspection, Skipped, inspect
+from hepcal.events.upstream import file_of
 from hepcal.progress import Progress, say
 
 __all__ = ["FileInfo", "Inspection", "NothingLeftError", "Run", "Skipped", "inspect", "run"]
@@ -82,11 +82,11 @@ def run(
         try:
             output = _run_once(fileset, kept, processor, executor, title, chunksize, show)
             break
-        except _ChunkError as failure:
-            if not allow_skipped or failure.path is None:
-                raise IncompleteRunError(failure.reason) from failure.__cause__
-            say(f"skipped: {failure.reason}; starting again without this file")
-            failed[failure.path] = failure.reason
+        except ChunkError as failure:
+            if not allow_skipped:
+                raise IncompleteRunError(str(failure)) from failure.__cause__
+            say(f"skipped: {failure}; starting again without this file")
+            failed[failure.path] = str(failure)
     skipped += tuple(Skipped(path, reason) for path, reason in failed.items())
     return Run(output, kept, sum(info.entries for info in kept), skipped)
 
@@ -101,12 +101,6 @@ class NothingLeftError(IncompleteRunError):
     def __init__(self, reasons: Mapping[str, str]) -> None:
         super().__init__("no file is left to process:\n" + "\n".join(reasons.values()))
         self.reasons = dict(reasons)
-
-
-class _ChunkError(Exception):
-    def __init__(self, path: str | None, reason: str) -> None:
-        super().__init__(reason)
-        self.path, self.reason = path, reason
 
 
 def _run_once(
@@ -130,31 +124,24 @@ def _run_once(
             plan = _plan(group, metadata, chunksize)
             try:
                 result = runner.run(plan, _Unfinished(processor))
-            except ExecutorError:  # of no file
+            except (ChunkError, ExecutorError):
                 raise
-            except Exception as error:  # whatever a processor, a decompressor or a worker raises
-                path, reason = _culprit(error, group)
-                raise _ChunkError(path, reason) from error
+            except Exception as error:  # a worker that dies does not tell of which chunk
+                raise IncompleteRunError(f"a chunk: {_innermost(error)}") from error
             _require_complete(plan, result["processed"])
             outputs.append(result["out"])
     return processor.postprocess(accumulate(outputs))
 
 
 class _Unfinished:
-    """The ``process`` of a processor alone: coffea accepts a callable, and postprocess must wait for all schemas.
-
-    coffea's executors pass on the representation of an error, not always the error itself, so the reason is put there.
-    """
+    """The ``process`` of a processor alone: coffea accepts a callable, and postprocess must wait for all schemas."""
 
     def __init__(self, processor: Any) -> None:
         self.process = processor.process
 
     def __call__(self, events: Any) -> Any:
-        try:
-            _require_planned(events)
-            return self.process(events)
-        except Exception as error:
-            raise _Reason(f"{type(error).__name__}: {error}") from error
+        _require_planned(events)
+        return self.process(events)
 
 
 def _require_planned(events: Any) -> None:
@@ -163,8 +150,7 @@ def _require_planned(events: Any) -> None:
     Raises:
         ReadError: UUID or number of entries of the tree that was opened differ.
     """
-    # The file that columns come from: a second look at the path might find another one.
-    where, file = events.metadata, events.attrs["@events_factory"].file_handle
+    where, file = events.metadata, file_of(events)
     for what, planned, found in (
         ("events", where["numentries"], int(file[where["treename"]].num_entries)),
         ("UUID", where["fileuuid"], str(file.file.uuid)),
@@ -174,11 +160,6 @@ def _require_planned(events: Any) -> None:
                 f"{where['filename']} was changed since it was inspected ({what}: {planned} then, {found} now): run "
                 "again once nothing writes to it"
             )
-
-
-class _Reason(Exception):  # noqa: N818 - only ever seen as the tail of another message
-    def __repr__(self) -> str:
-        return str(self)
 
 
 def _plan(files: Sequence[FileInfo], metadata: Mapping[str, dict[str, Any]], chunksize: int) -> list[WorkItem]:
@@ -212,19 +193,9 @@ def _require_complete(plan: Sequence[WorkItem], processed: Any) -> None:
         )
 
 
-def _culprit(error: BaseException, files: Sequence[FileInfo]) -> tuple[str | None, str]:
-    """The file that an error from a chunk is about, and the reason."""
-    chain: list[BaseException] = []
-    node: BaseException | None = error
-    while node is not None and node not in chain:
-        chain.append(node)
-        node = node.__cause__ or node.__context__
-    text = "\n".join(str(link) for link in chain)
-    paths = {info.path for info in files}
-    named = [path for path in re.findall(r"filename='([^']*)'", text) if path in paths]
-    path = next(iter(named or sorted((p for p in paths if p in text), key=len, reverse=True)), None)
-    where = re.search(r"entrystart=(\d+), entrystop=(\d+)", text)
-    entries = f" [{where[1]}:{where[2]}]" if where else ""
-    told = re.search(r"The error was: (.*)", str(chain[0]), re.DOTALL)
-    reason = told[1].rstrip().removesuffix(".") if told else f"{type(chain[-1]).__name__}: {chain[-1]}"
-    return path, f"{path or 'a chunk'}{entries}: {reason[:2000]}"
+def _innermost(error: BaseException) -> str:
+    """The error that others were raised from."""
+    seen = [error]
+    while (cause := seen[-1].__cause__ or seen[-1].__context__) is not None and cause not in seen:
+        seen.append(cause)
+    return f"{type(seen[-1]).__name__}: {seen[-1]}"[:2000]

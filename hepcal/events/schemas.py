@@ -166,7 +166,7 @@ class NanoAOD(Schema):
     """NanoAOD of CMS, from v9 to v15."""
 
     name, label, family = "nanoaod", "NanoAOD", "nanoaod"
-    tree, reader = "Events", "hepcal.events.coffea_schemas:QuietNanoAODSchema"
+    tree, reader = "Events", "hepcal.events.upstream:QuietNanoAODSchema"
     pt, weight = "raw", "genWeight"
     inputs = (
         DefaultInput("eta", "abs"),
@@ -194,7 +194,7 @@ class PFNanoAOD(NanoAOD):
     """NanoAOD with constituents of jets: PFNano, and v15 with its own."""
 
     name, label = "pfnano", "PFNano"
-    reader = "hepcal.events.coffea_schemas:QuietPFNanoAODSchema"
+    reader = "hepcal.events.upstream:QuietPFNanoAODSchema"
 
     def recognises(self, tree: str, branches: Collection[str]) -> bool:  # noqa: ARG002
         """See :meth:`Schema.recognises`: with links to constituents."""
@@ -214,7 +214,7 @@ class Delphes(Schema):
     """The tree of Delphes."""
 
     name, label, family = "delphes", "Delphes", "delphes"
-    tree, reader = "Delphes", "hepcal.events.coffea_schemas:FatJetDelphesSchema"
+    tree, reader = "Delphes", "hepcal.events.upstream:FatJetDelphesSchema"
     pt, weight = "pt", "Event.Weight"
     inputs = (
         DefaultInput("eta", "abs"),

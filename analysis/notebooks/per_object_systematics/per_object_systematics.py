@@ -672,7 +672,7 @@ say(
 # %%
 from coffea.nanoevents import NanoEventsFactory
 
-from hepcal.events.coffea_schemas import FatJetDelphesSchema
+from hepcal.events.upstream import FatJetDelphesSchema
 
 sample = STUDIES.parents[2] / "tests" / "data" / "top_demo.root"
 pairs = hepcal.JetPairs.from_fileset(

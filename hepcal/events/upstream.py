@@ -1,4 +1,11 @@
-"""The schema classes of coffea, in what they lack for jets: quiet, and with all jets and constituents of Delphes."""
+"""Where coffea (2026.9) offers no way of its own: the only place that reaches into it, each time with the reason.
+
+* :class:`Quiet`: what the constructor of a schema warns of has no switch.
+* :class:`FatJetDelphesSchema`: which collections of Delphes are four-vectors is decided in ``_build_collections``, the
+  only place that sees the branches of the file; the number of entries of what is joined is lost there otherwise.
+* :func:`file_of`: a processor is not told from which open file its columns come.
+* :func:`events_of`: jets know their events, for cross references, but say so under a private name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +17,7 @@ from coffea.nanoevents import DelphesSchema, NanoAODSchema, PFNanoAODSchema
 
 from hepcal.events.schemas import CANDIDATES, DELPHES_BRANCHES
 
-__all__ = ["FatJetDelphesSchema", "QuietNanoAODSchema", "QuietPFNanoAODSchema"]
+__all__ = ["FatJetDelphesSchema", "QuietNanoAODSchema", "QuietPFNanoAODSchema", "events_of", "file_of"]
 
 
 class Quiet:
@@ -61,3 +68,13 @@ class FatJetDelphesSchema(DelphesSchema):  # type: ignore[misc]
         collections: dict[str, Any] = super()._build_collections(branch_forms)
         collections |= {f"{name}.size": size for name, size in sizes.items() if size and name in collections}
         return collections
+
+
+def file_of(events: Any) -> Any:
+    """The open ROOT file that the columns of a chunk come from; a second look at its path might find another one."""
+    return events.attrs["@events_factory"].file_handle
+
+
+def events_of(jets: Any) -> Any:
+    """The events that jets were taken from."""
+    return jets._events()

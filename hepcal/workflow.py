@@ -24,6 +24,7 @@ from hepcal.events.normalisation import require_comparable, say_normalisation
 from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.calibrator import Calibrator
 from hepcal.processors.dijet import DijetProcessor
+from hepcal.processors.selection import collections_of
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import step
 from hepcal.storage import outputs
@@ -43,6 +44,8 @@ def run_dijets(
     directory: Path,
     *,
     resonance: Resonance | None = None,
+    jets: str | None = None,
+    truth: str | None = None,
     chunksize: int = running.DEFAULT_CHUNKSIZE,
     allow_skipped: bool = False,
     plots: bool = True,
@@ -56,6 +59,8 @@ def run_dijets(
         executor: From :func:`hepcal.events.executors.open_executor`.
         directory: Where results are written; looked at before the first event. It may hold those of an earlier run.
         resonance: The resonance of the ``bsm`` weighting.
+        jets: Collection of detector-level jets; default: that of the training.
+        truth: Collection of particle-level jets; default: that of the training.
         chunksize: Events per chunk; results do not depend on it.
         allow_skipped: Leave out files that fail, whole, and list them in the summary.
         plots: Draw.
@@ -66,19 +71,20 @@ def run_dijets(
 
     Raises:
         ReadError: Files cannot be used.
-        SchemaError: Files of another layout than those of the training.
+        SchemaError: Files of another layout than those of the training, or its truth are no particle-level jets.
         FilesetError: Weights of several data sets cannot be compared.
         IncompleteRunError: Not every planned event was processed.
         OutputError: The directory holds something else, or cannot be written.
     """
     outputs.prepare_directory(directory)
-    fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, *MOMENTUM)))}
+    jets, truth = collections_of(calibrator.card, jets, truth)
+    fields = {jets: tuple(dict.fromkeys((*calibrator.uses, *MOMENTUM)))}
     inspected = running.inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
     _require_schema(calibrator, inspected[0])
     require_comparable(inspected[0], fileset)
     resonance = resonance or Resonance()
     options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
-    survey, done, skipped = _survey_and_fill(fileset, inspected, calibrator, executor, resonance, options)
+    survey, done, skipped = _survey_and_fill(fileset, inspected, calibrator, executor, resonance, jets, truth, options)
     summary = _summary(calibrator, survey, resonance, done, skipped)
     warn_if_inputs_differ(summary)
     results.write(directory, done.output["hists"], summary)
@@ -106,6 +112,8 @@ def _survey_and_fill(
     calibrator: Calibrator,
     executor: ExecutorFactory,
     resonance: Resonance,
+    jets: str,
+    truth: str,
     options: Mapping[str, Any],
 ) -> tuple[Survey, running.Run, tuple[running.Skipped, ...]]:
     """Both passes over the same files: a file that fails in the second is left out of the first as well.
@@ -115,11 +123,11 @@ def _survey_and_fill(
     files, skipped = inspected
     # The truth of a closure is that of the training.
     keep = calibrator.card.source.keep_leptons
-    surveyor = SurveyProcessor(keep_leptons=keep)
+    surveyor = SurveyProcessor(truth=truth, keep_leptons=keep)
     while True:
         surveyed = running.run(fileset, surveyor, executor, title="Surveying", inspected=(files, ()), **options)
         survey = Survey.from_output(surveyed.output, fileset, surveyed.files)
-        processor = DijetProcessor(calibrator, survey, resonance, keep_leptons=keep)
+        processor = DijetProcessor(calibrator, survey, resonance, jets=jets, truth=truth, keep_leptons=keep)
         done = running.run(fileset, processor, executor, title="Calibrating", inspected=(surveyed.files, ()), **options)
         skipped += surveyed.skipped + done.skipped
         if not done.skipped:

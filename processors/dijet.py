@@ -9,7 +9,7 @@ import numpy as np
 from coffea.processor import ProcessorABC
 from hepcal.processors import inputs
 from hepcal.processors.response import fields_for, fill_jets, truth_for
-from hepcal.processors.selection import LeadingPair, dijet_mass, jet_columns
+from hepcal.processors.selection import LeadingPair, collections_of, dijet_mass, jet_columns
 from hepcal.processors.survey import Survey
 
 from hepcal.closure import hists
@@ -36,6 +36,8 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
             weights are used as they are, and there is no resonance.
         resonance: The resonance that the ``bsm`` weighting imitates; default M = 2.8 TeV, width 100 GeV.
         binning: Bins, if not the default ones.
+        jets: Collection of detector-level jets; default: that of the training, ``Jet``.
+        truth: Collection of particle-level jets; default: that of the training, ``GenJet``.
         keep_leptons: Take particle-level jets that are prompt leptons, too.
     """
 
@@ -46,8 +48,11 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
         resonance: Resonance | None = None,
         binning: hists.Binning | None = None,
         *,
+        jets: str | None = None,
+        truth: str | None = None,
         keep_leptons: bool = False,
     ) -> None:
+        self.jets, self.truth = collections_of(calibrator.card, jets, truth)
         self.keep_leptons = keep_leptons
         self.calibrator = calibrator
         self.survey = survey
@@ -57,9 +62,10 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
     def process(self, events: ak.Array) -> dict[str, Any]:
         """One chunk: histograms, and counts of events read, selected and outside the mass density."""
         dataset, booked = events.metadata["dataset"], hists.book(self.binning)
-        if not is_simulation(events):
+        if not is_simulation(events, self.truth):
             return self._process_data(events, booked, dataset)
-        pair = LeadingPair.of(events, fields_for(self.calibrator, events), keep_leptons=self.keep_leptons)
+        fields = fields_for(self.calibrator, events[self.jets])
+        pair = LeadingPair.of(events, fields, jets=self.jets, truth=self.truth, keep_leptons=self.keep_leptons)
         pair.require_masses()
         replicas, truth_pt = bool(self.calibrator.replicas), truth_for(self.calibrator, pair)
         jets = self.calibrator(pair.reco, event=events, replicas=replicas, truth=truth_pt)
@@ -128,13 +134,12 @@ class DijetProcessor(ProcessorABC):  # type: ignore[misc]
 
     def _process_data(self, events: ak.Array, booked: dict[str, Any], dataset: str) -> dict[str, Any]:
         """Collision data: spectra of the two jets that lead at each level; the truth histograms stay empty."""
-        jets = self.calibrator(
-            jet_columns(events.Jet, self.calibrator.card.features.fields_of(events.Jet)), event=events
-        )
+        found = events[self.jets]
+        jets = self.calibrator(jet_columns(found, self.calibrator.card.features.fields_of(found)), event=events)
         seen = inputs.of_data(self.calibrator, jets, events)
         jets = jets[ak.num(jets) >= 2]
         for name in MOMENTUM:
-            require_usable(jets, events[ak.num(events.Jet) >= 2], "Jet", name)
+            require_usable(jets, events[ak.num(found) >= 2], self.jets, name)
         for level, pt in (("reco", self.calibrator.reco(jets)), ("calib", jets.pt_calib)):
             scaled = at_scale(jets, pt)
             scaled = scaled[leading(scaled)]

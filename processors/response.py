@@ -7,7 +7,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 from coffea.processor import ProcessorABC
-from hepcal.processors.selection import LeadingPair
+from hepcal.processors.selection import LeadingPair, collections_of
 
 from hepcal.closure import flavours, hists
 from hepcal.events.columns import COVERED
@@ -24,12 +24,21 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
     Args:
         calibrator: Attaches the calibration.
         binning: Bins, if not the default ones.
+        jets: Collection of detector-level jets; default: that of the training, ``Jet``.
+        truth: Collection of particle-level jets; default: that of the training, ``GenJet``.
         keep_leptons: Take particle-level jets that are prompt leptons, too.
     """
 
     def __init__(
-        self, calibrator: Calibrator, binning: hists.Binning | None = None, *, keep_leptons: bool = False
+        self,
+        calibrator: Calibrator,
+        binning: hists.Binning | None = None,
+        *,
+        jets: str | None = None,
+        truth: str | None = None,
+        keep_leptons: bool = False,
     ) -> None:
+        self.jets, self.truth = collections_of(calibrator.card, jets, truth)
         self.keep_leptons = keep_leptons
         self.calibrator = calibrator
         self.binning = binning
@@ -37,8 +46,9 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
     def process(self, events: ak.Array) -> dict[str, Any]:
         """One chunk of simulated events; collision data leave the histograms empty."""
         booked, dataset = hists.book(self.binning), events.metadata["dataset"]
-        if is_simulation(events):
-            pair = LeadingPair.of(events, fields_for(self.calibrator, events), keep_leptons=self.keep_leptons)
+        if is_simulation(events, self.truth):
+            fields = fields_for(self.calibrator, events[self.jets])
+            pair = LeadingPair.of(events, fields, jets=self.jets, truth=self.truth, keep_leptons=self.keep_leptons)
             jets = self.calibrator(pair.reco, event=events, truth=truth_for(self.calibrator, pair))
             fill_jets(booked, self.calibrator, pair, jets, {"qcd": event_weight(events)}, dataset)
         return {"events": len(events), "hists": {dataset: booked}}
@@ -48,9 +58,9 @@ class ResponseProcessor(ProcessorABC):  # type: ignore[misc]
         return {**accumulator, "hists": hists.merge(accumulator["hists"])}
 
 
-def fields_for(calibrator: Calibrator, events: ak.Array) -> tuple[str, ...]:
+def fields_for(calibrator: Calibrator, jets: ak.Array) -> tuple[str, ...]:
     """Fields of detector-level jets to read: those of the calibrator, and their flavour where the file has one."""
-    return (*calibrator.card.features.fields_of(events.Jet), *flavours.flavour_fields(events.Jet.fields))
+    return (*calibrator.card.features.fields_of(jets), *flavours.flavour_fields(jets.fields))
 
 
 def truth_for(calibrator: Calibrator, pair: LeadingPair) -> ak.Array | None:

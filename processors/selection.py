@@ -9,10 +9,12 @@ from functools import cached_property
 import awkward as ak
 import numpy as np
 
+from hepcal.errors import SchemaError
 from hepcal.events.schemas import MOMENTUM, PFNANO_INDEX
-from hepcal.events.truth import matched_truth, require_usable
+from hepcal.events.truth import Selection, require_usable
+from hepcal.methods.card import Card
 
-__all__ = ["LeadingPair", "dijet_mass", "jet_columns"]
+__all__ = ["LeadingPair", "collections_of", "dijet_mass", "jet_columns"]
 
 
 @dataclass(frozen=True)
@@ -27,30 +29,43 @@ class LeadingPair:
         events: The events.
         truth: ``events * var * GenJet``, at most two per event, highest p_T first.
         reco: Their detector-level partners, same shape, None where there is none.
+        selection: The collections that they are from.
         leptons: Prompt leptons that were left out.
     """
 
     events: ak.Array
     truth: ak.Array
     reco: ak.Array
+    selection: Selection
     leptons: int = 0
 
     @classmethod
-    def of(cls, events: ak.Array, fields: Iterable[str], *, keep_leptons: bool = False) -> LeadingPair:
+    def of(
+        cls,
+        events: ak.Array,
+        fields: Iterable[str],
+        *,
+        jets: str = "Jet",
+        truth: str = "GenJet",
+        keep_leptons: bool = False,
+    ) -> LeadingPair:
         """Select and match.
 
         Args:
             events: Simulated events.
             fields: Fields of the detector-level jets to keep beside their momentum.
+            jets: Collection of detector-level jets.
+            truth: Collection of particle-level jets.
             keep_leptons: Take prompt leptons, too.
 
         Raises:
             NonFiniteFeatureError: A momentum that this needs is no number; says where.
         """
-        found = matched_truth(events, keep_leptons=keep_leptons)
-        reco = jet_columns(events.Jet, fields)[found.partner]
-        require_usable(reco, events, "Jet", "pt")
-        return cls(events, found.truth[[*MOMENTUM]], reco, found.leptons)
+        selection = Selection.of(jets, truth, keep_leptons=keep_leptons)
+        found = selection.pairs(events)
+        reco = jet_columns(events[jets], fields)[found.partner]
+        require_usable(reco, events, jets, "pt")
+        return cls(events, found.truth[[*MOMENTUM]], reco, selection, found.leptons)
 
     def require_masses(self) -> None:
         """Refuse masses from which no dijet mass can be made.
@@ -58,8 +73,8 @@ class LeadingPair:
         Raises:
             NonFiniteFeatureError: One is no number; says where.
         """
-        require_usable(self.truth, self.events, "GenJet", "mass")
-        require_usable(self.reco, self.events, "Jet", "mass")
+        require_usable(self.truth, self.events, self.selection.truth, "mass")
+        require_usable(self.reco, self.events, self.selection.jets, "mass")
 
     @cached_property
     def matched(self) -> ak.Array:
@@ -75,6 +90,26 @@ class LeadingPair:
     def mass_truth(self) -> np.ndarray:
         """True dijet mass [GeV], float64 of shape (events,); NaN in events with fewer than two particle-level jets."""
         return dijet_mass(self.truth)
+
+
+def collections_of(card: Card, jets: str | None = None, truth: str | None = None) -> tuple[str, str]:
+    """Detector-level jets and their truth for a run of a calibrator: those of its training, where nothing is chosen.
+
+    Args:
+        card: Of the calibrator.
+        jets: Collection of detector-level jets.
+        truth: Collection of particle-level jets.
+
+    Raises:
+        SchemaError: Its truth is one particle per event, and none is chosen: dijets are of particle-level jets.
+    """
+    found = truth or card.source.truth or "GenJet"
+    if "[" in found:
+        raise SchemaError(
+            f"the truth of this calibrator is one particle per event, {found}, and a run compares the two leading "
+            "particle-level jets: name their collection, truth='GenFatJet'"
+        )
+    return jets or card.source.collection or "Jet", found
 
 
 def jet_columns(jets: ak.Array, fields: Iterable[str]) -> ak.Array:

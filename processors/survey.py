@@ -89,21 +89,23 @@ class SurveyProcessor(ProcessorABC):  # type: ignore[misc]
     """Sums weights and fills the true dijet mass, by data set.
 
     Args:
+        truth: Collection of particle-level jets.
         keep_leptons: Take particle-level jets that are prompt leptons, too.
     """
 
-    def __init__(self, *, keep_leptons: bool = False) -> None:
-        self.keep_leptons = keep_leptons
+    def __init__(self, *, truth: str = "GenJet", keep_leptons: bool = False) -> None:
+        self.truth, self.keep_leptons = truth, keep_leptons
 
     def process(self, events: ak.Array) -> dict[str, Any]:
         """One chunk."""
-        dataset, weight, simulation = events.metadata["dataset"], event_weight(events), is_simulation(events)
+        dataset, weight = events.metadata["dataset"], event_weight(events)
+        simulation = is_simulation(events, self.truth)
         masses = hist.Hist(MassDensity.axis(), storage=hist.storage.Weight())
         if simulation:
-            chosen = leading_jets(events, keep_leptons=self.keep_leptons)
+            chosen = leading_jets(events, self.truth, keep_leptons=self.keep_leptons)
             truth = chosen.jets[chosen.order]
             for name in ("eta", "phi", "mass"):
-                require_usable(truth, events, "GenJet", name)
+                require_usable(truth, events, self.truth, name)
             mass = dijet_mass(truth)
             found = np.isfinite(mass)
             masses.fill(mass[found], weight=weight[found])

@@ -24,6 +24,7 @@ from hepcal.events.features import FATJET_FEATURES
 from hepcal.events.filesets import Fileset
 from hepcal.events.running import run
 from hepcal.methods.calibrator import Calibrator
+from hepcal.workflow import run_dijets
 
 TOP = Path(__file__).parent / "data" / "top_demo.root"
 ALL = Features(constituents=Constituents(), pt="pt")
@@ -487,6 +488,26 @@ def test_fat_jets_have_defaults_of_their_own(fileset_of: Callable[..., Fileset])
     assert table.source["max_dr"] == 0.4
     assert len(table) > 350
     assert np.median(table.reco / table.truth) == pytest.approx(1, abs=0.05)
+
+
+def test_a_run_takes_the_collections_of_the_training(fileset_of: Callable[..., Fileset], tmp_path: Path) -> None:
+    table = JetPairs.from_fileset(fileset_of(TOP), jets="FatJet", truth="GenFatJet", show=False)
+    calibrator = hepcal.train(table, hepcal.MSE(hidden=(4,), max_updates=30, patience=30), show=False)
+    with open_executor("iterative") as executor:
+        run_dijets(fileset_of(TOP), calibrator, executor, tmp_path / "own", plots=False, show=False)
+        with pytest.raises(ReadError, match=r"Jet\.PT"):
+            run_dijets(fileset_of(TOP), calibrator, executor, tmp_path / "other", jets="Jet", show=False)
+    figures = hepcal.closure.closure(hepcal.closure.load_hists(tmp_path / "own"), "pt", "reco", total=True)
+    assert figures.n_eff[0] == pytest.approx(len(table))
+    assert 1 + figures.bias[0] == pytest.approx(np.mean(table.reco / table.truth), abs=1e-6)
+
+
+def test_a_run_needs_particle_level_jets(fileset_of: Callable[..., Fileset]) -> None:
+    table = JetPairs.from_fileset(fileset_of(TOP), jets="FatJet", truth="Particle[0]", show=False)
+    calibrator = hepcal.train(table, hepcal.MSE(hidden=(4,), max_updates=30, patience=30), show=False)
+    with pytest.raises(SchemaError, match=r"one particle per event, Particle\[0\].*truth='GenFatJet'"):
+        DijetProcessor(calibrator)
+    assert DijetProcessor(calibrator, truth="GenFatJet").jets == "FatJet"
 
 
 @pytest.mark.parametrize("name", ["nano_tt_v12.root", "pfnano.root"])

@@ -265,17 +265,21 @@ def detect(path: str, tree: str, branches: Iterable[str]) -> Schema:
     )
 
 
-def is_simulation(events: ak.Array) -> bool:
+def is_simulation(events: ak.Array, truth: str = "GenJet") -> bool:
     """Whether events carry particle-level jets, any of :data:`TRUTH_JETS` (collision data do not).
 
+    Args:
+        events: The events.
+        truth: The collection that a closure compares to.
+
     Raises:
-        MissingFieldError: They do, but not ``GenJet``, which a closure compares to: not to be taken for data.
+        MissingFieldError: They do, but not ``truth``: not to be taken for data.
     """
-    found = [name for name in TRUTH_JETS if name in events.fields]
-    if found and "GenJet" not in found:
+    found = [name for name in (*TRUTH_JETS, truth) if name in events.fields]
+    if found and truth not in found:
         raise MissingFieldError(
-            f"{place(events)}: simulation (it has {', '.join(found)}) without a GenJet collection, which is the truth "
-            "here: use files with GenJet, or calibrate the jets of these in a processor of your own"
+            f"{place(events)}: simulation (it has {', '.join(found)}) without a {truth} collection, which is the truth "
+            f"here: use files with {truth}, or calibrate the jets of these in a processor of your own"
         )
     return bool(found)
 

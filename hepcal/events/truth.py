@@ -5,18 +5,25 @@ The one selection of everything that learns from the truth or compares to it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import awkward as ak
 import numpy as np
 
+from hepcal.errors import PairsError
 from hepcal.events.entries import require
 from hepcal.events.leptons import lepton_jets
 from hepcal.events.matching import MAX_DR, match
 from hepcal.events.schemas import TRUTH_JETS, truth_jets
 
-__all__ = ["Leading", "LeadingJets", "leading_jets", "matched_truth", "partners", "require_usable"]
+__all__ = ["Leading", "LeadingJets", "Selection", "leading_jets", "require_usable"]
 
+# Default distances. Of fat jets (R = 0.8 and more) a jet and its particle-level partner are further apart; a parton
+# that decays may be anywhere in the jet.
+MAX_DR_FATJET, MAX_DR_PARTICLE = 0.4, 1.2
+# Which truth the index that NanoAOD jets carry points to.
+GENERATOR_INDEX = {("Jet", "GenJet"): "genJetIdx", ("FatJet", "GenJetAK8"): "genJetAK8Idx"}
 ADVICE = "Leave the file out, or write it again without this event"
 
 
@@ -54,6 +61,61 @@ class Leading:
     told_by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which jets and which truth make the rows of a table.
+
+    Attributes:
+        jets: Collection of detector-level jets.
+        truth: Collection of particle-level jets, of which the two leading ones of each event are taken; or one
+            particle per event by its position, ``Particle[0]``.
+        max_dr: Largest distance sqrt(deta² + dphi²) between the truth and its jet.
+        keep_leptons: Take particle-level jets that are prompt leptons, too.
+
+    Raises:
+        PairsError: The truth is not of this form, or the distance not positive.
+    """
+
+    jets: str
+    truth: str
+    max_dr: float
+    keep_leptons: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+(\[\d+\])?", self.truth):
+            raise PairsError(
+                f"truth is a collection (GenJet) or one particle per event (Particle[0]), not {self.truth!r}"
+            )
+        if not self.max_dr > 0:
+            raise PairsError(f"jets and truth are matched within a positive distance, not {self.max_dr:g}")
+
+    @classmethod
+    def of(cls, jets: str, truth: str, max_dr: float | None = None, *, keep_leptons: bool = False) -> Selection:
+        """With the default distance: 0.2 for jets, 0.4 for FatJet, and 1.2 where the truth is a particle."""
+        default = MAX_DR_PARTICLE if "[" in truth else MAX_DR_FATJET if jets == "FatJet" else MAX_DR
+        return cls(jets, truth, default if max_dr is None else max_dr, keep_leptons)
+
+    @property
+    def collection(self) -> str:
+        """Collection of the truth."""
+        return self.truth.partition("[")[0]
+
+    def pairs(self, events: ak.Array) -> Leading:
+        """The truth of each event, and the positions of its partners among the jets, None where there is none.
+
+        Raises:
+            MissingFieldError: The events have no such truth.
+            NonFiniteFeatureError: A momentum that this needs is no number; says where.
+        """
+        if self.collection == self.truth:
+            index = GENERATOR_INDEX.get((self.jets, self.truth))
+            return _matched(events, self, index)
+        position = int(self.truth.partition("[")[2][:-1])
+        truth = truth_jets(events, self.collection)[:, position : position + 1]
+        require_usable(truth, events, self.truth, "pt")
+        return Leading(truth, _partners(events, truth, self.truth, self.jets, self.max_dr))
+
+
 def leading_jets(events: ak.Array, collection: str = "GenJet", *, keep_leptons: bool = False) -> LeadingJets:
     """The two leading particle-level jets of each event.
 
@@ -81,37 +143,18 @@ def leading_jets(events: ak.Array, collection: str = "GenJet", *, keep_leptons: 
     return LeadingJets(jets, order, leptons, told_by)
 
 
-def matched_truth(
-    events: ak.Array,
-    jets: str = "Jet",
-    truth: str = "GenJet",
-    max_dr: float = MAX_DR,
-    index: str | None = "genJetIdx",
-    *,
-    keep_leptons: bool = False,
-) -> Leading:
+def _matched(events: ak.Array, selection: Selection, index: str | None) -> Leading:
     """The two leading particle-level jets of each event and their detector-level partners, one to one.
 
     All particle-level jets compete for partners, the leptons among them, too: they are left out afterwards.
-
-    Args:
-        events: Simulated events.
-        jets: Detector-level jets.
-        truth: Particle-level jets.
-        max_dr: Largest distance of a pair.
-        index: As for :func:`hepcal.events.matching.match`.
-        keep_leptons: Take jets that are prompt leptons, too.
-
-    Raises:
-        MissingFieldError: The events have no such jets.
-        NonFiniteFeatureError: A p_T as in :func:`leading_jets`, or an eta or phi of any jet, is no number.
     """
-    found = leading_jets(events, truth, keep_leptons=keep_leptons)
-    partner = partners(events, found.jets, truth, jets, max_dr, index)[found.order]
+    jets, truth = selection.jets, selection.truth
+    found = leading_jets(events, truth, keep_leptons=selection.keep_leptons)
+    partner = _partners(events, found.jets, truth, jets, selection.max_dr, index)[found.order]
     return Leading(found.jets[found.order], partner, found.leptons, found.told_by)
 
 
-def partners(
+def _partners(
     events: ak.Array, truth: ak.Array, name: str, jets: str, max_dr: float, index: str | None = None
 ) -> ak.Array:
     """Partners of ``truth``, called ``name`` in the files (:func:`match`), once all directions are numbers."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -15,11 +13,10 @@ from hepcal.errors import MissingFieldError, PairsError
 from hepcal.events.features import Features
 from hepcal.events.filesets import Fileset
 from hepcal.events.inspection import FileInfo, Inspection, Skipped, copies
-from hepcal.events.matching import MAX_DR
 from hepcal.events.normalisation import Normalisation, normalise
-from hepcal.events.schemas import event_weight, truth_jets
+from hepcal.events.schemas import event_weight
 from hepcal.events.threshold import count, threshold_of
-from hepcal.events.truth import Leading, matched_truth, partners, require_usable
+from hepcal.events.truth import Selection
 from hepcal.progress import say
 
 if TYPE_CHECKING:
@@ -29,7 +26,6 @@ __all__ = [
     "COLUMNS",
     "COUNTED",
     "PairsProcessor",
-    "Selection",
     "columns_of",
     "inputs_of",
     "selection_rows",
@@ -43,66 +39,6 @@ COLUMNS = ("features", "reco", "truth", "weight", "event")
 COUNTED = ("truth_jets", "matched", "leptons", "truncated_jets", "without_constituents")
 # Events of a file get consecutive ids from (position of the file in the fileset) << EVENT_BITS.
 EVENT_BITS = 40
-# Default distances. Of fat jets (R = 0.8 and more) a jet and its particle-level partner are further apart; a parton
-# that decays may be anywhere in the jet.
-MAX_DR_FATJET, MAX_DR_PARTICLE = 0.4, 1.2
-# Which truth the index that NanoAOD jets carry points to.
-GENERATOR_INDEX = {("Jet", "GenJet"): "genJetIdx", ("FatJet", "GenJetAK8"): "genJetAK8Idx"}
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which jets and which truth make the rows of a table.
-
-    Attributes:
-        jets: Collection of detector-level jets.
-        truth: Collection of particle-level jets, of which the two leading ones of each event are taken; or one
-            particle per event by its position, ``Particle[0]``.
-        max_dr: Largest distance sqrt(deta² + dphi²) between the truth and its jet.
-        keep_leptons: Take particle-level jets that are prompt leptons, too.
-
-    Raises:
-        PairsError: The truth is not of this form, or the distance not positive.
-    """
-
-    jets: str
-    truth: str
-    max_dr: float
-    keep_leptons: bool = False
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w+(\[\d+\])?", self.truth):
-            raise PairsError(
-                f"truth is a collection (GenJet) or one particle per event (Particle[0]), not {self.truth!r}"
-            )
-        if not self.max_dr > 0:
-            raise PairsError(f"jets and truth are matched within a positive distance, not {self.max_dr:g}")
-
-    @classmethod
-    def of(cls, jets: str, truth: str, max_dr: float | None = None, *, keep_leptons: bool = False) -> Selection:
-        """With the default distance: 0.2 for jets, 0.4 for FatJet, and 1.2 where the truth is a particle."""
-        default = MAX_DR_PARTICLE if "[" in truth else MAX_DR_FATJET if jets == "FatJet" else MAX_DR
-        return cls(jets, truth, default if max_dr is None else max_dr, keep_leptons)
-
-    @property
-    def collection(self) -> str:
-        """Collection of the truth."""
-        return self.truth.partition("[")[0]
-
-    def pairs(self, events: ak.Array) -> Leading:
-        """The truth of each event, and the positions of its partners among the jets, None where there is none.
-
-        Raises:
-            MissingFieldError: The events have no such truth.
-            NonFiniteFeatureError: A momentum that this needs is no number; says where.
-        """
-        if self.collection == self.truth:
-            index = GENERATOR_INDEX.get((self.jets, self.truth))
-            return matched_truth(events, self.jets, self.truth, self.max_dr, index, keep_leptons=self.keep_leptons)
-        position = int(self.truth.partition("[")[2][:-1])
-        truth = truth_jets(events, self.collection)[:, position : position + 1]
-        require_usable(truth, events, self.truth, "pt")
-        return Leading(truth, partners(events, truth, self.truth, self.jets, self.max_dr))
 
 
 def inputs_of(

@@ -28,7 +28,7 @@ from hepcal.processors.selection import collections_of
 from hepcal.processors.survey import Survey, SurveyProcessor
 from hepcal.progress import step
 from hepcal.storage import outputs
-from hepcal.tables.differences import warn_if_inputs_differ
+from hepcal.tables.input_differences import warn_if_inputs_differ
 from hepcal.tables.input_histograms import InputHistograms
 from hepcal.tables.spectra import Resonance
 
@@ -186,8 +186,8 @@ def compared_inputs(
 ) -> dict[str, list[dict[str, Any]] | None]:
     """How the inputs of each data set differ from those of the training.
 
-    As :class:`hepcal.tables.differences.Difference`; None where it cannot be said: of calibrators of earlier versions,
-    or without inputs in data.
+    As :class:`hepcal.tables.input_differences.Difference`; None where it cannot be said: of calibrators of earlier
+    versions, or without inputs in data.
     """
     found: dict[str, list[dict[str, Any]] | None] = {}
     for dataset, by_condition in sorted(seen.items()):

@@ -13,7 +13,7 @@ from hepcal.closure import flavours, hists
 from hepcal.events.columns import COVERED
 from hepcal.events.schemas import event_weight, is_simulation
 from hepcal.methods.calibrator import Calibrator
-from hepcal.methods.coverage import has_interval
+from hepcal.methods.interval_coverage import has_interval
 
 __all__ = ["ResponseProcessor", "fields_for", "fill_jets", "truth_for"]
 

@@ -19,8 +19,8 @@ import pytest
 
 import hepcal
 from hepcal import tagging
-from hepcal.closure import figures, results
 from hepcal.closure import hists as booking
+from hepcal.closure import metrics, results
 from hepcal.config import TrainingConfig
 from hepcal.errors import CollapsedWarning, HepcalError
 from hepcal.evaluation import cross_fit as crossfit
@@ -247,7 +247,7 @@ def test_damaged_results(result, tmp_path, name, sealed):
             if sealed:
                 assert found == expected
             hists = results.load_hists(tmp_path)
-            figures.samples(hists)
+            metrics.samples(hists)
     told(f"{name}, {'sealed' if sealed else 'without a hash'}", counts)
     assert counts["refused"] > 0.1 * TRIES
 

@@ -24,7 +24,7 @@ from hepcal.events.filesets import Fileset
 from hepcal.methods.calibrator import Calibrator
 from hepcal.storage.artefact import CARD_KEY
 from hepcal.storage.tensors import pack
-from hepcal.tables.differences import ALL, RESPONSE, Difference, notable
+from hepcal.tables.input_differences import ALL, RESPONSE, Difference, notable
 from hepcal.tables.input_histograms import InputHistograms
 from hepcal.workflow import run_dijets
 

@@ -20,7 +20,7 @@ from hepcal.methods.training.inputs import StreamedInputs, input_tensor, network
 from hepcal.networks.scaling import MOMENTUM, InputScaling, transform
 from hepcal.tables import rows as on_disk
 from hepcal.tables import writing
-from hepcal.tables.pairing import PairsProcessor
+from hepcal.tables.from_events import PairsProcessor
 from hepcal.tables.reading import Reading, ReadingOptions
 from hepcal.tables.rows import StoredRows, check_rows, chunks, open_column, stored, taken
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hepcal import plot
 from hepcal.closure import hists as booking
-from hepcal.closure.figures import closure
+from hepcal.closure.metrics import closure
 from hepcal.plot import closure as figures_of_closure
 
 SINGLE = (plot.response, plot.bias, plot.uncertainties, plot.pull)

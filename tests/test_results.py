@@ -18,7 +18,7 @@ from rich.console import Console
 import hepcal
 from hepcal.closure import hists as booking
 from hepcal.closure import results
-from hepcal.closure.figures import closure, samples
+from hepcal.closure.metrics import closure, samples
 from hepcal.errors import HepcalError, OutputError
 
 N = 40_000

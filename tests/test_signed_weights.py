@@ -11,7 +11,7 @@ from hepcal.errors import CollapsedWarning, TrainingError
 from hepcal.methods.regression.ensemble import multiplicities
 from hepcal.methods.training import trainer
 from hepcal.methods.training.collapse import misses_dependence
-from hepcal.methods.training.positive import coordinates, with_positive_weights
+from hepcal.methods.training.positive_weights import coordinates, with_positive_weights
 from hepcal.methods.training.sanity import require_sane
 from hepcal.tables.signed_weights import shared
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from hepcal.closure import hists
-from hepcal.closure.figures import Closure, closure
+from hepcal.closure.metrics import Closure, closure
 from hepcal.evaluation import TruthClosure, closure_in_truth
 from hepcal.statistics import CENTRAL, Cumulative, monotone, weighted_quantiles
 

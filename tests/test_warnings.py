@@ -21,7 +21,7 @@ from hepcal.cli.printing import warnings_printed
 from hepcal.errors import HepcalWarning
 from hepcal.evaluation.spread import independent_trainings
 from hepcal.events.inspection import inspect
-from hepcal.tables.differences import ALL, RESPONSE, Difference, warn_if_inputs_differ
+from hepcal.tables.input_differences import ALL, RESPONSE, Difference, warn_if_inputs_differ
 
 ANOTHER = dataclasses.asdict(Difference(RESPONSE, ALL, 0.3, 40.0, -0.5, 0.92, 0.97, "truth"))
 # A prior that allows no function of the inputs.

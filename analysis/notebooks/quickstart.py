@@ -184,7 +184,7 @@ hepcal.plot.bias(hists, "pt", ax=left)
 hepcal.plot.pull(hists, "pt", ax=right)
 
 # %%
-from hepcal.closure.figures import closure
+from hepcal.closure.metrics import closure
 
 before, after = (closure(hists, "pt", level) for level in ("reco", "calib"))
 print(f"sum(pt_calib) / sum(pt_truth) = {after.sum_ratio:.4f}, before {before.sum_ratio:.4f}")

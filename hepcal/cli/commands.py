@@ -260,7 +260,7 @@ def show(
 
         print_pairs(JetPairs.open(path))
     elif path.is_dir():
-        from hepcal.tables.differences import warn_if_inputs_differ
+        from hepcal.tables.input_differences import warn_if_inputs_differ
 
         summary = results.load_summary(path)
         with results.whole(path):

@@ -13,14 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hepcal.closure.figures import Closure, by_flavour, closure
+    from hepcal.closure.metrics import Closure, by_flavour, closure
     from hepcal.closure.results import load_hists, load_summary, summarise
 
 # Names are loaded when they are first used: a worker that fills histograms needs no tables.
 _HOMES = {
-    "Closure": "figures",
-    "by_flavour": "figures",
-    "closure": "figures",
+    "Closure": "metrics",
+    "by_flavour": "metrics",
+    "closure": "metrics",
     "load_hists": "results",
     "load_summary": "results",
     "summarise": "results",

@@ -78,7 +78,7 @@ def contents(
     hists: Mapping[str, hist.Hist], quantity: str, level: str, weighting: str, axis: str, *, total: bool,
     flavour: str | None,
 ) -> ClosureBins:  # fmt: skip
-    """Contents in bins of an axis, or of everything as one bin; see :func:`hepcal.closure.figures.closure`."""
+    """Contents in bins of an axis, or of everything as one bin; see :func:`hepcal.closure.metrics.closure`."""
     stem = quantity if flavour is None else f"{quantity}_flavour"
     group = stem if flavour else f"{quantity}_{'inclusive' if total else axis}"
     chosen = {"weighting": weighting, "level": level} | ({} if flavour is None else {"flavour": flavour})

@@ -21,7 +21,7 @@ __all__ = [
 
 # A figure in bins, None where there is none.
 Listed = list[float | None]
-# The names of such figures, of :class:`hepcal.closure.figures.Closure`.
+# The names of such figures, of :class:`hepcal.closure.metrics.Closure`.
 Figure = Literal[
     "share",
     "n_eff",
@@ -46,7 +46,7 @@ Figure = Literal[
 
 
 class Figures(TypedDict, total=False):
-    """Figures in bins, as :meth:`hepcal.closure.figures.Closure.as_dict` gives them: only those that are not empty."""
+    """Figures in bins, as :meth:`hepcal.closure.metrics.Closure.as_dict` gives them: only those that are not empty."""
 
     edges: list[float]
     share: Listed
@@ -159,7 +159,8 @@ class RunRecord(TypedDict, total=False):
         resonance: Of the BSM weights.
         mass_density: :class:`hepcal.tables.spectra.MassDensity` as JSON, with its hash.
         trained_on: Paths of the files that the calibrator was trained on.
-        inputs: Each :class:`hepcal.tables.differences.Difference` as JSON, by data set; None where nothing can be said.
+        inputs: Each :class:`hepcal.tables.input_differences.Difference` as JSON, by data set; None where nothing can be
+            said.
     """
 
     datasets: dict[str, dict[str, int]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import hist
 from scipy.special import ndtr
 
-from hepcal.closure.figures import closure
+from hepcal.closure.metrics import closure
 from hepcal.closure.records import ResonanceRecord
 from hepcal.tables.spectra import MassDensity, Resonance
 

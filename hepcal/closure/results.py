@@ -11,7 +11,7 @@ import hist
 import numpy as np
 
 import hepcal
-from hepcal.closure import figures
+from hepcal.closure import metrics
 from hepcal.closure.files import ResultError, load_hists, load_summary, whole, write_files
 from hepcal.closure.records import CalibratorRecord, EventsRecord, RunRecord, Summary
 from hepcal.closure.report import closure_tables, notes
@@ -56,7 +56,7 @@ def derived(hists: Mapping[str, hist.Hist]) -> dict[str, hist.Hist]:
                 booked = hist.Hist(*axes, storage=hist.storage.Weight())
                 for w, weighting in enumerate(axes[0]):
                     for v, level in enumerate(axes[1]):
-                        found = figures.closure(hists, quantity, level, weighting, axis)
+                        found = metrics.closure(hists, quantity, level, weighting, axis)
                         error = found.response_mean_unc if figure == "bias" else found.resolution_unc
                         cells = np.nan_to_num(np.stack([getattr(found, figure), error**2], axis=-1))
                         booked.view()[w, v] = cells.view(booked.view().dtype)[:, 0]
@@ -86,7 +86,7 @@ def summarise(
         "hepcal": hepcal.__version__,
         "calibrator": calibrator.copy(),
         "events": events.copy(),
-        "samples": figures.samples(hists),
+        "samples": metrics.samples(hists),
         "unmatched": {
             "edges": [float(edge) for edge in hists["matching"].axes["pt_truth"].edges],
             "fraction": [None if not np.isfinite(value) else float(value) for value in share],
@@ -180,7 +180,7 @@ def _score_cells(scores: Scores) -> list[str]:
 
 def describe_pairs(table: JetPairs) -> list[tuple[str, str]]:
     """A training table as rows of a table."""
-    from hepcal.tables.pairing import selection_rows
+    from hepcal.tables.from_events import selection_rows
 
     source = table.source
     rows = [

@@ -14,8 +14,8 @@ import numpy as np
 
 from hepcal.arrays import numbers, unmasked
 from hepcal.distributions import Distribution, Jets
-from hepcal.distributions.chosen import Chosen, ChosenBelt
 from hepcal.distributions.intervals import highest_density, modes, quantiles
+from hepcal.distributions.on_demand import Chosen, ChosenBelt
 from hepcal.distributions.uncertainties import in_quadrature, signed_root
 from hepcal.errors import HepcalError
 from hepcal.tables.random import RandomByJet, identity_of_rows

@@ -23,7 +23,7 @@ sandwich errors that know which jets share an event: each figure is linearised, 
 with psi the influence of a jet (:mod:`hepcal.evaluation.estimators`), and its variance is the sum over events of (sum
 over the jets of the event of w psi)², over (sum w)²; those of quantiles are what a bootstrap over events would find
 (:mod:`hepcal.statistics`). Without ``event`` each jet counts as an event. n_eff is (sum w)² over the sum of the squared
-weight of each event; figures of bins with n_eff below 30 are NaN. The figures of a run (:mod:`hepcal.closure.figures`)
+weight of each event; figures of bins with n_eff below 30 are NaN. The figures of a run (:mod:`hepcal.closure.metrics`)
 mean the same and are computed in the same way.
 
 Modules that train calibrators, and so load torch, are loaded when they are first used: ``hepcal.evaluation.spread``

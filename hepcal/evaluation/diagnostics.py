@@ -23,7 +23,7 @@ from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.training import train
 from hepcal.progress import Progress, say
 from hepcal.statistics import weighted_quantiles
-from hepcal.tables.differences import Difference, notable, warning
+from hepcal.tables.input_differences import Difference, notable, warning
 from hepcal.tables.pairs import JetPairs
 
 __all__ = ["Diagnosis", "PriorPoint", "diagnose", "scan_prior"]

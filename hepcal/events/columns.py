@@ -17,7 +17,7 @@ import numpy as np
 
 from hepcal.arrays import refuse_dask_awkward
 from hepcal.errors import HepcalError, SchemaError
-from hepcal.events.originals import FACTOR, raw, raw_fields
+from hepcal.events.raw_momentum import FACTOR, raw, raw_fields
 
 __all__ = ["COVERED", "REPLICAS", "FlatJets", "JetLayoutError", "attach", "type_of_attached"]
 
@@ -199,7 +199,7 @@ def attach(
 
     Raises:
         SchemaError: The uncorrected p_T cannot be known, so that no ``rawFactor`` can be given; see
-            :mod:`hepcal.events.originals`.
+            :mod:`hepcal.events.raw_momentum`.
     """
     attached, out = _Attached(flat, evaluate), flat.jets
     kept = attached.originals() if shifts or replace else {}

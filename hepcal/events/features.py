@@ -16,7 +16,16 @@ from hepcal.events.candidates import jet_constituents, require_constituents
 from hepcal.events.constituents import Constituents
 from hepcal.events.entries import entry, place
 from hepcal.events.event_level import event_input
-from hepcal.events.originals import FACTOR, PtKind, detector_pt, is_changed, original, original_field, raw, raw_fields
+from hepcal.events.raw_momentum import (
+    FACTOR,
+    PtKind,
+    detector_pt,
+    is_changed,
+    original,
+    original_field,
+    raw,
+    raw_fields,
+)
 from hepcal.events.schemas import PFNANO_INDEX, SCHEMAS, Schema
 
 __all__ = ["DEFAULT_FEATURES", "FATJET_FEATURES", "Constituents", "Feature", "Features"]
@@ -61,7 +70,7 @@ class Feature(BaseModel):
         """The fields of these jets that hold it. Reads nothing.
 
         Raises:
-            SchemaError: They cannot be known, see :mod:`hepcal.events.originals`.
+            SchemaError: They cannot be known, see :mod:`hepcal.events.raw_momentum`.
         """
         if self.of == "raw":
             return raw_fields(jets, self.name)
@@ -150,7 +159,7 @@ class Features(BaseModel):
         With what links PFNano jets to their constituents where those are used. Reads nothing.
 
         Raises:
-            SchemaError: A correction did not keep what is needed, see :mod:`hepcal.events.originals`.
+            SchemaError: A correction did not keep what is needed, see :mod:`hepcal.events.raw_momentum`.
         """
         pt = raw_fields(jets) if self.pt == "raw" else (original_field(jets),)
         inputs = [name for feature in self._of_jets for name in feature.fields(jets)]

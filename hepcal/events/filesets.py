@@ -184,7 +184,7 @@ def _metadata_faults(name: str, metadata: object) -> list[str]:
         f"the metadata name {key!r} is reserved by coffea; rename it" for key in metadata if key in RESERVED_METADATA
     ]
     schema = metadata.get("schema")
-    if schema is not None and schema not in SCHEMAS:
+    if schema is not None and schema not in list(SCHEMAS):
         faults.append(f"unknown schema {schema!r}; known are {', '.join(SCHEMAS)}")
     cross_section = metadata.get("cross_section")
     if cross_section is None:

@@ -15,7 +15,7 @@ import awkward as ak
 from hepcal.errors import MissingFieldError, SchemaError
 from hepcal.events.entries import place
 from hepcal.events.event_level import event_field, event_weight
-from hepcal.events.originals import PtKind, detector_pt
+from hepcal.events.raw_momentum import PtKind, detector_pt
 
 __all__ = [
     "CANDIDATES",

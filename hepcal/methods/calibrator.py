@@ -16,25 +16,25 @@ import torch
 
 from hepcal.arrays import refuse_dask_awkward
 from hepcal.distributions import Distribution, Jets
-from hepcal.distributions.chosen import OfJets
+from hepcal.distributions.on_demand import OfJets
 from hepcal.distributions.prediction import Prediction
 from hepcal.errors import CalibratorFileError, HepcalError, UnknownMethodError
 from hepcal.events.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
-from hepcal.events.originals import detector_pt
+from hepcal.events.raw_momentum import detector_pt
 from hepcal.methods import cache
 from hepcal.methods.base import Method
 from hepcal.methods.card import CARD_VERSION, Card
-from hepcal.methods.coverage import covered, has_interval, padded
 from hepcal.methods.flat import flat_jets, transforms_of
+from hepcal.methods.interval_coverage import covered, has_interval, padded
 from hepcal.methods.refusals import refuse_foreign, refuse_overflow, refuse_taken
 from hepcal.methods.registry import calibrator_of, places
-from hepcal.methods.seen import histograms_of
+from hepcal.methods.training_inputs import histograms_of
 from hepcal.networks.devices import device_of
 from hepcal.networks.inference import BLOCK
 from hepcal.networks.parallel import map_blocks
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.storage.artefact import Artefact, digest
-from hepcal.tables.differences import Condition
+from hepcal.tables.input_differences import Condition
 from hepcal.tables.input_histograms import InputHistograms
 from hepcal.tables.pairs import JetPairs
 from hepcal.tables.rows import Rows
@@ -277,8 +277,8 @@ class Calibrator(Artefact[Card], ABC):
 
         Before or after a jet energy correction, the same jet gets the same numbers: raw p_T is read from ``pt_raw`` or
         ``pt_orig`` where a correction left them, else from ``pt (1 - rawFactor)``, and what cannot be known is refused
-        (:mod:`hepcal.events.originals`). After ``replace=True``, and in every shifted collection, ``pt_raw`` is there
-        for coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T.
+        (:mod:`hepcal.events.raw_momentum`). After ``replace=True``, and in every shifted collection, ``pt_raw`` is
+        there for coffea's ``CorrectedJetsFactory`` (``ptRaw``) and Type-1 MET, and ``pt (1 - rawFactor)`` is raw p_T.
         Variations that a correction attached before, such as ``JES_Total``, stay as they are: calibrate them one by
         one.
 
@@ -294,7 +294,7 @@ class Calibrator(Artefact[Card], ABC):
             prefix: Put before the names of columns and records, so that several calibrators stand side by side:
                 ``"bnn_"`` gives ``bnn_pt_calib`` and ``bnn_calib_pred``.
             truth: True p_T [GeV] of the jets, in their layout, of simulation: also attach ``pt_calib_covered``, whether
-                it lies in the central 68.27 % interval of its prediction (:mod:`hepcal.methods.coverage`).
+                it lies in the central 68.27 % interval of its prediction (:mod:`hepcal.methods.interval_coverage`).
 
         Returns:
             The jets with the fields :attr:`columns` (GeV, float32; ``pt_calib_in_range`` bool) and one record per

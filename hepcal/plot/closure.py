@@ -24,8 +24,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hepcal.closure.figures import closure
 from hepcal.closure.hists import LEVELS, WEIGHTINGS
+from hepcal.closure.metrics import closure
 from hepcal.closure.records import Summary
 from hepcal.plot import panels
 from hepcal.plot.panels import NothingToDrawError, Panels, styled

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hepcal.closure.figures import Closure, closure
 from hepcal.closure.hists import LEVELS
+from hepcal.closure.metrics import Closure, closure
 from hepcal.errors import HepcalError
 from hepcal.statistics import MIN_N_EFF
 from hepcal.storage.outputs import filling

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from hepcal.closure.figures import by_flavour, closure
+from hepcal.closure.metrics import by_flavour, closure
 from hepcal.plot import panels
 from hepcal.plot.panels import NothingToDrawError, Panels, styled
 

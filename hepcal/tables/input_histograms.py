@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from hepcal.events.features import Features
-from hepcal.tables.differences import ALL, RESPONSE, Condition, Difference
+from hepcal.tables.input_differences import ALL, RESPONSE, Condition, Difference
 from hepcal.tables.rows import Rows, chunks
 
 __all__ = ["ABS_ETA", "CONDITIONS", "InputHistograms", "described", "names_of", "quantities"]

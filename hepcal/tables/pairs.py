@@ -20,7 +20,7 @@ from hepcal.events.schemas import PtKind
 from hepcal.events.threshold import known_cut
 from hepcal.statistics import n_eff
 from hepcal.tables.files import CARD, open_columns, read_card, source_in, writing
-from hepcal.tables.pairing import COLUMNS
+from hepcal.tables.from_events import COLUMNS
 from hepcal.tables.rows import Rows, check_rows, chunks, selected, taken
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hepcal.events.inspection import Inspection, inspect
 from hepcal.events.normalisation import require_comparable, say_normalisation
 from hepcal.events.running import Run, run
 from hepcal.events.truth import Selection
-from hepcal.tables.pairing import PairsProcessor, columns_of, inputs_of, source_of, weight_factors
+from hepcal.tables.from_events import PairsProcessor, columns_of, inputs_of, source_of, weight_factors
 
 __all__ = ["Reading", "ReadingOptions", "read_rows"]
 

@@ -14,7 +14,7 @@ from hepcal.events.features import Features
 from hepcal.events.normalisation import say_normalisation
 from hepcal.events.running import FileInfo, Inspection, NothingLeftError, Run, Skipped
 from hepcal.tables.files import TableWriter
-from hepcal.tables.pairing import COLUMNS, COUNTED, columns_of, source_of, weight_factors
+from hepcal.tables.from_events import COLUMNS, COUNTED, columns_of, source_of, weight_factors
 from hepcal.tables.reading import Reading
 
 __all__ = ["write_rows"]

@@ -9,7 +9,7 @@ import torch
 
 from hepcal.errors import CollapsedWarning, TrainingError, warn
 from hepcal.methods.card import Card
-from hepcal.methods.training.positive import with_positive_weights
+from hepcal.methods.training.positive_weights import with_positive_weights
 from hepcal.networks.checkpoints import Checkpoint
 from hepcal.networks.devices import device_of
 from hepcal.networks.objectives import TrainingSet

@@ -11,7 +11,7 @@ from hepcal.processors.dijet import mass_sigma
 from hepcal.processors.selection import LeadingPair, dijet_mass
 
 import hepcal
-from hepcal.closure import figures
+from hepcal.closure import metrics
 from hepcal.demo import demo_fileset
 from hepcal.errors import FilesetError, HepcalError
 from hepcal.evaluation import score
@@ -74,7 +74,7 @@ def test_the_three_lines_work_with_coffeas_own_runner(small_calibrator):
     runner = Runner(executor=IterativeExecutor(status=False), schema=DelphesSchema, metadata_cache={})
     out = runner({"qcd": {"files": files}}, processor_instance=DijetProcessor(small_calibrator))
     assert out["counts"]["qcd"]["events"] == 5_000
-    assert set(figures.samples(out["hists"])) == {"qcd"}
+    assert set(metrics.samples(out["hists"])) == {"qcd"}
 
 
 def test_figures_agree_with_arrays(small_calibrator, events):
@@ -85,7 +85,7 @@ def test_figures_agree_with_arrays(small_calibrator, events):
     truth = ak.to_numpy(ak.flatten(pair.truth.pt[keep])).astype(float)
     value = ak.to_numpy(ak.flatten(ak.drop_none(jets.pt_calib))).astype(float)
     sigma = ak.to_numpy(ak.flatten(ak.drop_none(jets.pt_calib_sigma_tot)))
-    found = figures.closure(booked, "pt", "calib", total=True)
+    found = metrics.closure(booked, "pt", "calib", total=True)
     # Events, whose jets share a weight, are what counts.
     per_event = ak.to_numpy(ak.sum(keep, axis=1)).astype(float)
     assert found.n_eff[0] == pytest.approx(per_event.sum() ** 2 / np.sum(per_event**2), rel=1e-12)
@@ -98,7 +98,7 @@ def test_figures_agree_with_arrays(small_calibrator, events):
     assert found.within_sigma_tot[0] == pytest.approx(np.mean(np.abs(pull) < 1), rel=1e-10)
     flat = ak.flatten(ak.drop_none(pair.reco))
     pit = small_calibrator.predict(*small_calibrator.card.features.table(flat)).pit(truth)
-    central = (pit > figures.CENTRAL[0]) & (pit < figures.CENTRAL[2])
+    central = (pit > metrics.CENTRAL[0]) & (pit < metrics.CENTRAL[2])
     assert found.coverage_68[0] == pytest.approx(central.mean(), abs=1e-9)
     assert found.coverage_68_unc[0] == pytest.approx(np.sqrt(0.6827 * 0.3173 / len(truth)), rel=0.15)
     low, high = np.quantile(value / truth, [0.158655, 0.841345])
@@ -120,13 +120,13 @@ def test_coverage_of_a_belt_is_that_of_the_interval(likelihood_calibrator, event
     truth = ak.to_numpy(ak.flatten(pair.truth.pt[~ak.is_none(pair.reco, axis=1)])).astype(float)
     prediction = likelihood_calibrator.predict(*likelihood_calibrator.card.features.table(flat))
     low, high = prediction.interval(0.6827)
-    found = figures.closure(booked, "pt", "calib", total=True)
+    found = metrics.closure(booked, "pt", "calib", total=True)
     assert found.coverage_68[0] == pytest.approx(np.mean((low <= truth) & (truth <= high)), rel=1e-9)
     assert found.coverage_68[0] == pytest.approx(0.6827, abs=0.03)
     assert found.within_sigma_tot[0] > found.coverage_68[0] + 0.03
     # The calibrator extrapolates to jets far below its support; their pulls of up to 70 are not those of its jets.
     assert found.pull_sd[0] < 3
-    mass = figures.closure(booked, "mjj", "calib", total=True)
+    mass = metrics.closure(booked, "mjj", "calib", total=True)
     assert np.isnan(mass.coverage_68[0])
     assert 0.5 < mass.within_sigma_tot[0] < 1
 
@@ -190,7 +190,7 @@ def test_closure_by_flavour_is_shown_where_the_file_knows_it(
     flat = ak.flatten(ak.drop_none(calibrator(pair.reco)))
     value, parton = ak.to_numpy(flat.pt_calib), np.abs(ak.to_numpy(flat[names[0]]))
     weight = ak.to_numpy(ak.flatten(ak.broadcast_arrays(event_weight(found), pair.truth.pt)[0][keep]))
-    by_flavour = figures.by_flavour(booked, "calib")
+    by_flavour = metrics.by_flavour(booked, "calib")
     assert list(by_flavour) == ["gluon", "light", *(["c"] if delphes else []), "b", "none"]
     place = list(by_flavour["light"].edges).index(120)
     for flavour, codes in {"gluon": [21], "light": [1, 2, 3], "none": [0] if delphes else [0, 4]}.items():
@@ -201,15 +201,15 @@ def test_closure_by_flavour_is_shown_where_the_file_knows_it(
             assert bias == pytest.approx(np.average(response, weights=w) - 1, rel=1e-5)
         assert by_flavour[flavour].share.sum() == pytest.approx(1, abs=0.02)
     assert by_flavour["light"].n_eff[place] > 30
-    assert figures.samples(booked)["qcd"]["pt"]["calib"]["flavour_known"] == pytest.approx(1)
-    listed = figures.samples(booked)["qcd"]["pt"]["calib"]["flavour"]["light"]
+    assert metrics.samples(booked)["qcd"]["pt"]["calib"]["flavour_known"] == pytest.approx(1)
+    listed = metrics.samples(booked)["qcd"]["pt"]["calib"]["flavour"]["light"]
     assert listed["bias"][place] == by_flavour["light"].bias[place]
 
 
 def test_without_a_flavour_there_is_no_closure_by_flavour(small_calibrator, events):
     booked = filled(DijetProcessor(small_calibrator), events)
     assert not any("flavour" in name for name in booked)
-    assert "flavour" not in figures.samples(booked)["qcd"]["pt"]["calib"]
+    assert "flavour" not in metrics.samples(booked)["qcd"]["pt"]["calib"]
 
 
 def test_linear_mass_uncertainty_agrees_with_a_numerical_derivative(events):

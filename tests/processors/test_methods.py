@@ -7,11 +7,11 @@ from hepcal.processors import DijetProcessor, Survey, SurveyProcessor
 
 import hepcal
 from hepcal.closure import results
-from hepcal.closure.figures import samples
+from hepcal.closure.metrics import samples
 from hepcal.demo import demo_fileset
 from hepcal.events.executors import open_executor
 from hepcal.events.running import run
-from hepcal.methods.coverage import has_interval
+from hepcal.methods.interval_coverage import has_interval
 from hepcal.methods.registry import METHODS as KNOWN
 from hepcal.methods.registry import method_of
 

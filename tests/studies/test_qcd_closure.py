@@ -13,7 +13,7 @@ import pytest
 
 import hepcal
 from hepcal.closure import results
-from hepcal.closure.figures import closure
+from hepcal.closure.metrics import closure
 from hepcal.events.executors import open_executor
 from hepcal.workflow import run_dijets
 

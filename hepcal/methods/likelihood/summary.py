@@ -13,7 +13,7 @@ from hepcal.events.features import Features
 from hepcal.methods.likelihood.calibrator import Likelihood, LikelihoodCalibrator
 from hepcal.methods.registry import method_of, regressions
 from hepcal.methods.regression.ensemble import Ensemble
-from hepcal.methods.regression.method import Regression
+from hepcal.methods.regression.settings import Regression
 
 __all__ = ["SummaryLikelihood", "SummaryLikelihoodCalibrator"]
 

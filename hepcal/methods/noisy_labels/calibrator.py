@@ -23,8 +23,8 @@ from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.card import Quantity
 from hepcal.methods.registry import method_of, regressions
 from hepcal.methods.regression.bnn import BNN
-from hepcal.methods.regression.method import DensityMethod
 from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.methods.regression.settings import DensityMethod
 from hepcal.tables.rows import Rows
 
 __all__ = ["BASELINE", "SMEARED", "CalibrationWidth", "NoisyLabels", "NoisyLabelsCalibrator"]

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 
 from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT
-from hepcal.methods.regression.method import DensityMethod
 from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.methods.regression.settings import DensityMethod
 from hepcal.networks.bayesian import START_RHO, Estimator, MeanFieldPosterior
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.objectives import ElboObjective, TrainingSet

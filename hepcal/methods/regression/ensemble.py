@@ -11,8 +11,8 @@ from pydantic import Field
 from hepcal.errors import TrainingError
 from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT
 from hepcal.methods.regression.heteroscedastic import members_of
-from hepcal.methods.regression.method import DensityMethod
 from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.methods.regression.settings import DensityMethod
 from hepcal.networks.objectives import MembersObjective, TrainingSet
 
 __all__ = ["Ensemble", "EnsembleCalibrator"]

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 
 from hepcal.methods.base import SIGMA_STOCH
-from hepcal.methods.regression.method import DensityMethod
 from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.methods.regression.settings import DensityMethod
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import Head
 from hepcal.networks.members import Members

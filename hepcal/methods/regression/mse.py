@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 
 from hepcal.methods.regression.heteroscedastic import members_of
-from hepcal.methods.regression.method import Regression
 from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.methods.regression.settings import Regression
 from hepcal.networks.heads import Head, PointHead
 from hepcal.networks.objectives import MembersObjective, TrainingSet
 

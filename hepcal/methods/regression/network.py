@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from hepcal.distributions import Distribution, Jets
-from hepcal.distributions.chosen import OfJets
+from hepcal.distributions.on_demand import OfJets
 from hepcal.distributions.uncertainties import combine_draws, in_quadrature
 from hepcal.errors import HepcalError
 from hepcal.events.columns import COVERED, REPLICAS
 from hepcal.methods.base import NetworkMethod
 from hepcal.methods.calibrator import Calibrator
-from hepcal.methods.coverage import central
+from hepcal.methods.interval_coverage import central
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import GaussianHead
 from hepcal.networks.inference import WeightDraws

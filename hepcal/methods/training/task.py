@@ -13,7 +13,7 @@ from hepcal.events.features import Features
 from hepcal.events.threshold import MARGIN
 from hepcal.methods.base import Method
 from hepcal.methods.card import Card, SourceCard
-from hepcal.methods.seen import histogram_tensors
+from hepcal.methods.training_inputs import histogram_tensors
 from hepcal.networks.checkpoints import Checkpoint
 from hepcal.networks.scaling import InputScaling, TargetScaling
 from hepcal.statistics import n_eff

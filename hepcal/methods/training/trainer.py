@@ -19,7 +19,7 @@ from hepcal.methods.registry import calibrator_of, learner_of, method_of
 from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.training.collapse import misses_dependence, sensitivity
 from hepcal.methods.training.inputs import raw_chunks
-from hepcal.methods.training.positive import coordinates, with_positive_weights
+from hepcal.methods.training.positive_weights import coordinates, with_positive_weights
 from hepcal.methods.training.sanity import require_sane
 from hepcal.methods.training.task import Learned, Task, card_of, seen_tensors, source_of, truncated_below, unit_weights
 from hepcal.networks.checkpoints import Checkpoint

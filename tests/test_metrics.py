@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from scipy import stats
 
-from hepcal.closure import figures, hists
-from hepcal.closure.figures import CENTRAL, Closure, closure, quantiles, samples
+from hepcal.closure import hists, metrics
+from hepcal.closure.metrics import CENTRAL, Closure, closure, quantiles, samples
 
 PT_EDGES = np.array([100.0, 200.0, 400.0, 800.0])
 ETA_EDGES = np.array([0.0, 1.3, 2.5])
@@ -449,4 +449,4 @@ def test_quantiles_of_signed_weights_are_ordered_and_within_the_edges(content: n
 
 
 def test_central_is_one_sigma_of_a_gaussian() -> None:
-    np.testing.assert_allclose(figures.CENTRAL, stats.norm.cdf([-1, 0, 1]), atol=1e-7)
+    np.testing.assert_allclose(metrics.CENTRAL, stats.norm.cdf([-1, 0, 1]), atol=1e-7)

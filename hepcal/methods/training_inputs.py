@@ -9,7 +9,7 @@ import torch
 
 from hepcal.errors import CalibratorFileError
 from hepcal.events.features import Features
-from hepcal.tables.differences import Condition
+from hepcal.tables.input_differences import Condition
 from hepcal.tables.input_histograms import ABS_ETA, CONDITIONS, InputHistograms, names_of
 from hepcal.tables.rows import Rows
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 import pytest
+from coffea.processor.executor import WorkItem
 from distributed import Client, LocalCluster, get_worker
 from hepcal.processors import SurveyProcessor
 from sample_files import delphes_file
@@ -21,7 +25,7 @@ from hepcal.cli import commands as cli
 from hepcal.cli import options
 from hepcal.errors import ExecutorError, IncompleteRunError
 from hepcal.events import executors
-from hepcal.events.executors import WORKER_TIMEOUT, open_executor
+from hepcal.events.executors import WORKER_TIMEOUT, ProcessesExecutor, open_executor
 from hepcal.events.running import run
 
 QUIET = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
@@ -147,3 +151,39 @@ def test_an_error_of_a_file_is_still_one_of_the_file(executor: Any, tmp_path: Pa
     monkeypatch.setattr(executors.DaskExecutor, "__call__", lambda *_: 1 / 0)
     with pytest.raises(IncompleteRunError, match="ZeroDivisionError"):
         run(fileset, LastOne(), executor, show=False)
+
+
+class Output:
+    """Adds up, and knows how many of its kind are there."""
+
+    alive: ClassVar[weakref.WeakSet[Output]] = weakref.WeakSet()
+
+    def __init__(self, chunks: list[int]) -> None:
+        self.chunks = chunks
+        self.alive.add(self)
+
+    def __add__(self, other: Output) -> Output:
+        return Output(self.chunks + other.chunks)
+
+    def __iadd__(self, other: Output) -> Output:
+        self.chunks += other.chunks
+        return self
+
+
+def test_outputs_of_local_processes_are_let_go_once_they_are_added_up() -> None:
+    items = [WorkItem("QCD", "file.root", "Events", start, start + 1, b"", {}) for start in range(200)]
+    ahead, alive = threading.Semaphore(3), []
+
+    def count(_: WorkItem) -> None:
+        alive.append(len(Output.alive))
+        ahead.release()
+
+    def one(item: WorkItem) -> Output:
+        assert ahead.acquire(timeout=60)
+        return Output([item.entrystart])
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        done, _ = ProcessesExecutor(pool=pool, count=count)(items, one, Output([]))
+    assert done.chunks == list(range(200))
+    assert len(alive) == 200
+    assert max(alive) < 20

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -422,6 +423,28 @@ def test_a_bug_is_executed_once_and_not_retried(executor: Any, good: list[Path],
 def test_a_bug_is_named_with_the_file_that_met_it(executor: Any, good: list[Path], tmp_path: Path) -> None:
     with pytest.raises(IncompleteRunError, match=rf"{good[0]} \[0:40\]: ZeroDivisionError: the resolution is zero"):
         run([good[0]], Broken(tmp_path / "log"), executor, chunksize=1000)
+
+
+class OddError(Exception):
+    """Cannot be built from its message, nor sent to another process."""
+
+    def __init__(self, code: int, place: str) -> None:
+        super().__init__(f"code {code} at {place}")
+        self.lock = threading.Lock()
+
+
+class Odd(Witness):
+    """Raises it."""
+
+    def process(self, events: ak.Array) -> dict[str, Any]:
+        raise OddError(7, "the endcap")
+
+
+def test_an_error_that_cannot_travel_is_told_all_the_same(executor: Any, good: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(IncompleteRunError, match=rf"{good[0]} \[0:40\]: OddError: code 7 at the endcap"):
+        run([good[0]], Odd(tmp_path / "log"), executor, chunksize=1000)
+    # It spoils no worker.
+    assert run(good, Census(), executor).events == 2 * EVENTS
 
 
 def test_an_executor_is_as_good_as_new_after_a_failed_run(executor: Any, good: list[Path], tmp_path: Path) -> None:

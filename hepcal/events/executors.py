@@ -13,6 +13,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,6 +75,19 @@ class Told:
             raise ChunkError.of(_work(item), error.__cause__ or error) from error
 
 
+class ToldFromAfar(Told):
+    """The same in another process: an error need not survive the way, with the errors behind it; their text does."""
+
+    def __call__(self, item: Any) -> Any:
+        try:
+            return super().__call__(item)
+        except ChunkError as error:
+            failure = error
+        failure.__cause__ = Exception("".join(traceback.format_exception(failure)))
+        failure.__context__ = None
+        raise failure
+
+
 def _work(item: Any) -> WorkItem:
     """The work item, without what dask sends along."""
     return item if isinstance(item, WorkItem) else item[0]
@@ -109,7 +123,7 @@ class ProcessesExecutor(ExecutorBase):  # type: ignore[misc]
     retries: int = 0
 
     def __call__(self, items: Any, function: Callable[[Any], Any], accumulator: Any) -> tuple[Any, int]:
-        futures = {self.pool.submit(Told(function), item): item for item in items}
+        futures = {self.pool.submit(ToldFromAfar(function), item): item for item in items}
         try:
             return (accumulate(self._in_order(futures), accumulator), 0) if futures else (accumulator, 0)
         finally:
@@ -117,11 +131,11 @@ class ProcessesExecutor(ExecutorBase):  # type: ignore[misc]
                 future.cancel()
 
     def _in_order(self, futures: dict[Any, WorkItem]) -> Iterator[Any]:
-        """Outputs in the order of the items; an error as soon as it is there."""
+        """Outputs in the order of the items, each let go once it is taken; an error as soon as it is there."""
         waiting = deque(futures)
         for done in concurrent.futures.as_completed(futures):
             done.result()
-            self.count(futures[done])
+            self.count(futures.pop(done))  # a future holds its output
             while waiting and waiting[0].done():
                 yield waiting.popleft().result()
 
@@ -160,7 +174,7 @@ class WatchedDaskExecutor(DaskExecutor):  # type: ignore[misc]
         watch = threading.Thread(target=self._watch, args=(lost, done), name="hepcal-workers", daemon=True)
         watch.start()
         try:
-            return super().__call__(items, Told(function), accumulator)
+            return super().__call__(items, ToldFromAfar(function), accumulator)
         except Exception as error:
             if lost.is_set():
                 raise ExecutorError(_no_workers(self.client, self.timeout)) from error

@@ -1,5 +1,6 @@
 """Reports on trained calibrators: scores in bins, files and plots, the prior scan and its collapse detector."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -79,6 +80,20 @@ def test_other_inputs_are_refused_by_name(calibrators):
     other = hepcal.JetPairs.from_arrays(np.zeros((30, 1)), ["mass"], reco=np.full(30, 5.0), truth=np.full(30, 5.0))
     with pytest.raises(TrainingError, match=r"BNN was trained on the inputs eta .* but the table holds mass"):
         diagnose(calibrators, other, show=False)
+
+
+def test_weights_that_sum_to_nothing_are_refused(calibrators):
+    table = toy(1_000)
+    signed = dataclasses.replace(table, weight=np.where(np.arange(1_000) % 2, 1.0, -1.0))
+    with pytest.raises(TrainingError, match="the weights of 1000 jets sum to 0"):
+        diagnose(calibrators, signed, show=False)
+
+
+def test_jets_of_another_layout_are_refused(demo_files, small_calibrator):
+    table = hepcal.JetPairs.from_fileset(demo_files["test"], show=False)
+    other = dataclasses.replace(table, source={**table.source, "schema": "nanoaod"})
+    with pytest.raises(TrainingError, match="BNN was trained on Delphes jets, but the table is of NanoAOD files"):
+        diagnose({"BNN": small_calibrator}, other, show=False)
 
 
 def test_the_command_compares_calibrators(calibrators, tmp_path):

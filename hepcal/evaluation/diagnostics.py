@@ -17,6 +17,7 @@ import numpy as np
 
 from hepcal.errors import CollapsedWarning, InputsDifferWarning, NotIndependentWarning, TrainingError, warn
 from hepcal.evaluation import BinnedScores, Scores, averaged, averaged_in_bins, jet_scores, score
+from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.flat import inputs_of
 from hepcal.methods.regression.bnn import BNN
@@ -82,9 +83,12 @@ def diagnose(
         show: Report progress.
 
     Raises:
-        TrainingError: The table has other inputs than a calibrator.
+        TrainingError: The table has other inputs than a calibrator, its jets are of another layout, or its weights do
+            not sum to a positive number.
     """
     weight = np.asarray(pairs.weight, dtype=np.float64)
+    if not weight.sum() > 0:
+        raise TrainingError(f"the weights of {len(weight)} jets sum to {weight.sum():g}: no figure can be made of them")
     inputs = [feature.name for feature in pairs.spec.inputs]
     abs_eta = np.abs(pairs.features[:, inputs.index("eta")]) if "eta" in inputs else None
     found = {}
@@ -136,6 +140,14 @@ def _warn_if_trained_on(name: str, calibrator: Calibrator, pairs: JetPairs) -> N
 
 
 def _require_inputs(name: str, calibrator: Calibrator, pairs: JetPairs) -> None:
+    trained, given = (
+        SCHEMAS.get(str(each)) for each in (calibrator.card.source.schema_name, pairs.source.get("schema"))
+    )
+    if trained and given and trained.family != given.family:
+        raise TrainingError(
+            f"{name} was trained on {trained.label} jets, but the table is of {given.label} files: fields of the same "
+            "name do not mean the same there. Take a table of files of its kind"
+        )
     wanted, found = calibrator.card.features, pairs.spec
     if (
         not set(wanted.inputs) <= set(found.inputs)

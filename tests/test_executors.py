@@ -7,9 +7,7 @@ import logging
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -189,53 +187,3 @@ def test_outputs_of_local_processes_are_let_go_once_they_are_added_up() -> None:
     assert done.chunks == list(range(200))
     assert len(alive) == 200
     assert max(alive) < 20
-
-
-class LockedError(Exception):
-    """Cannot be pickled."""
-
-    def __init__(self) -> None:
-        super().__init__("a lock")
-        self.lock = threading.Lock()
-
-
-class FailsInSecond:
-    """Fails in the file b.root with an error that stays where it is."""
-
-    def process(self, events: Any) -> Any:
-        if events.metadata["filename"].endswith("b.root"):
-            raise LockedError
-        return {"events": len(events)}
-
-    def postprocess(self, accumulator: Any) -> Any:
-        return accumulator
-
-
-def test_an_error_that_cannot_be_pickled_is_still_one_of_its_file(executor: Any, tmp_path: Path) -> None:
-    files = [str(delphes_file(tmp_path / f"{name}.root")) for name in "ab"]
-    with pytest.raises(IncompleteRunError, match=r"b\.root \[0:60\]: LockedError: a lock$"):
-        run(load_fileset({"QCD": files}), FailsInSecond(), executor, show=False)
-    done = run(load_fileset({"QCD": files}), FailsInSecond(), executor, show=False, allow_skipped=True)
-    assert [skipped.path for skipped in done.skipped] == files[1:]
-    assert done.output == {"events": 60}
-
-
-class Output(Counter):  # type: ignore[type-arg]
-    """A sum that can be watched."""
-
-
-def test_outputs_of_processes_are_let_go_once_they_are_added_up() -> None:
-    alive: weakref.WeakSet[Output] = weakref.WeakSet()
-    most = []
-
-    def work(item: Any) -> Output:
-        output = Output(chunks=1)
-        alive.add(output)
-        return output
-
-    with ThreadPoolExecutor(1) as pool:
-        executor = ProcessesExecutor(pool=pool, count=lambda _: (time.sleep(0.02), most.append(len(alive))))
-        pool.submit(time.sleep, 0.1)
-        found, _ = executor(list(range(20)), lambda item: time.sleep(0.03) or work(item), None)
-    assert found == {"chunks": 20}
-    assert max(most) < 10

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 import hist
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from scipy import stats
@@ -278,6 +278,7 @@ def test_data_sets_are_summed_by_weight() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(factor=st.floats(1e-12, 1e12), seed=st.integers(0, 2**16))
+@example(factor=663856077148.0039, seed=14494)  # half of the weight on each side of an empty bin
 def test_no_figure_depends_on_the_normalisation_of_the_weights(factor: float, seed: int) -> None:
     toy = make_toy(weights="negative", n=2_000, seed=seed)
     one, other = (closure(filled(t), "pt", "calib") for t in (toy, replace(toy, weight=toy.weight * factor)))
@@ -401,6 +402,9 @@ EDGES = np.array([0.0, 1.0, 2.0, 4.0])
         ([0, 1, 1, 1, 1], 0.8, np.nan),  # above the last edge
         ([0, 2, 0, 2, 0], 0.25, 0.5),
         ([0, 2, 0, 2, 0], 0.75, 3.0),
+        ([0, 2, 0, 2, 0], 0.5, 1.5),  # any point of the empty bin is a median
+        ([0, 0.1 + 0.2, 0, 0.3, 0], 0.5, 1.5),
+        ([0, 0.3, 0, 0.1 + 0.2, 0], 0.5, 1.5),
         ([0, 4, -1, 1, 0], 0.5, 4 / 7),  # net 4, 3.5 of it in the first bin: between 4 and, from the right, 3
         ([0, 0, 0, 0, 0], 0.5, np.nan),
         ([0, -1, 0, -1, 0], 0.5, np.nan),

@@ -24,6 +24,8 @@ from hepcal.statistics import CENTRAL, MIN_N_EFF, monotone, quantile_spread
 __all__ = ["CENTRAL", "MIN_N_EFF", "Closure", "by_flavour", "closure", "quantiles", "samples"]
 
 NAN = float("nan")
+# Of sums of thousands of bins, relative to the sum of their absolute values.
+ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +275,8 @@ def _flavour_known(hists: Mapping[str, hist.Hist], level: str, weighting: str) -
 def quantiles(contents: np.ndarray, edges: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:
     """Quantiles of binned distributions, linear within a bin.
 
+    Where the share below is the probability over empty bins, all of which hold a quantile, it is their middle.
+
     Args:
         contents: Bin contents with underflow and overflow, shape (n, bins + 2).
         edges: Bin edges, shape (bins + 1,).
@@ -287,8 +291,13 @@ def quantiles(contents: np.ndarray, edges: np.ndarray, probabilities: tuple[floa
         if not total > 0:
             continue
         cumulative = monotone(np.cumsum(content))[:-1] / total
+        # How far the sums are rounded, which must not choose one end of the empty bins.
+        rounding = ROUNDING * np.abs(content).sum() / total
         for column, probability in enumerate(probabilities):
-            if cumulative[0] <= probability <= cumulative[-1]:
+            met = np.flatnonzero(np.abs(cumulative - probability) <= rounding)
+            if len(met):
+                out[column, row] = (edges[met[0]] + edges[met[-1]]) / 2
+            elif cumulative[0] <= probability <= cumulative[-1]:
                 right = max(int(np.searchsorted(cumulative, probability)), 1)
                 step = cumulative[right] - cumulative[right - 1]
                 share = (probability - cumulative[right - 1]) / step if step > 0 else 0.0

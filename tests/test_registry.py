@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,43 @@ def test_an_entry_point_that_is_no_method_is_refused(place: str, message: str, m
     monkeypatch.setattr(registry, "places", lambda: {"odd": place})
     with pytest.raises(HepcalError, match=message):
         registry.method_of("odd")
+
+
+@pytest.mark.parametrize(
+    ("ask", "attribute", "place", "message"),
+    [
+        (
+            registry.calibrator_of,
+            "calibrator",
+            "hepcal.errors:HepcalError",
+            "is no hepcal.methods.calibrator.Calibrator",
+        ),
+        (registry.calibrator_of, "calibrator", "hepcal.methods.regression.bnn:BNNCalibrator", "of the method 'mse'"),
+        (registry.calibrator_of, "calibrator", "hepcal.nowhere:Thing", "the calibrator of 'mse' is not at"),
+        (registry.learner_of, "learner", "hepcal.methods.registry:METHODS", "is no function of a task"),
+        (registry.learner_of, "learner", "no place", "the training of 'mse' is not at 'no place'"),
+    ],
+)
+def test_a_method_that_names_something_else_is_refused(
+    ask: Callable[[str], object], attribute: str, place: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hepcal.MSE, attribute, place)
+    with pytest.raises(HepcalError, match=message):
+        ask("mse")
+
+
+def test_entry_points_come_last_and_may_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("identity", "toy_identity:Identity", registry.GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
+    monkeypatch.setattr(registry, "places", places := registry.places.__wrapped__)
+    assert list(places())[-1] == "identity"
+    assert registry.class_places()["Identity"] == "toy_identity:Identity"
+    assert registry.titles()["identity"] == ""  # nothing is there to be read
+    points.append(EntryPoint("mse", "toy_identity:Identity", registry.GROUP))
+    with pytest.raises(
+        HepcalError, match=r"'mse' = 'toy_identity:Identity' .* is taken by hepcal.methods.regression.mse"
+    ):
+        places()
 
 
 def test_a_name_that_is_taken_is_refused(elsewhere: Path) -> None:

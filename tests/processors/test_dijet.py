@@ -12,6 +12,7 @@ from hepcal.processors.selection import LeadingPair, dijet_mass
 
 import hepcal
 from hepcal.closure import metrics
+from hepcal.closure.report import closure_tables
 from hepcal.demo import demo_fileset
 from hepcal.errors import FilesetError, HepcalError
 from hepcal.evaluation import score
@@ -204,6 +205,11 @@ def test_closure_by_flavour_is_shown_where_the_file_knows_it(
     assert metrics.samples(booked)["qcd"]["pt"]["calib"]["flavour_known"] == pytest.approx(1)
     listed = metrics.samples(booked)["qcd"]["pt"]["calib"]["flavour"]["light"]
     assert listed["bias"][place] == by_flavour["light"].bias[place]
+    tables = {str(table.title): table for table in closure_tables({"samples": metrics.samples(booked)})}
+    shown = tables["jet p_T, QCD weights, by flavour, after calibration"]
+    filled_bins = {name: (each.n_eff >= metrics.MIN_N_EFF).sum() for name, each in by_flavour.items()}
+    assert list(shown.columns[1].cells).count("light") == filled_bins["light"] >= 1
+    assert shown.row_count == sum(filled_bins.values())
 
 
 def test_without_a_flavour_there_is_no_closure_by_flavour(small_calibrator, events):

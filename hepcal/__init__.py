@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hepcal.methods.ansatz.calibrator import GaussianAnsatz as GaussianAnsatz
     from hepcal.methods.calibrator import Calibrator
     from hepcal.methods.generalised.calibrator import GeneralisedInversion as GeneralisedInversion
+    from hepcal.methods.hessian.calibrator import Hessian as Hessian
     from hepcal.methods.inversion.calibrator import NumericalInversion as NumericalInversion
     from hepcal.methods.likelihood.calibrator import Likelihood as Likelihood
     from hepcal.methods.likelihood.summary import SummaryLikelihood as SummaryLikelihood

@@ -30,6 +30,7 @@ What a result is worth, if it is worth less than it seems, is a warning, whateve
     ├── InputsDifferWarning     a sample is of another detector or other jets than those of the training
     ├── NotIndependentWarning   a calibrator is judged on files that it was trained on
     ├── CollapsedWarning        a trained network says the same of every jet
+    ├── CurvatureWarning        the statistical error of a network depends on how many jets its curvature is taken from
     ├── ConditionsWarning       conditions of a likelihood say much of the truth, which their response drops
     ├── DuplicatedFilesWarning  files seem to hold the same events, which count twice
     ├── NormalisationWarning    what would scale events is not read, or not there
@@ -49,6 +50,7 @@ __all__ = [
     "CheckpointWarning",
     "CollapsedWarning",
     "ConditionsWarning",
+    "CurvatureWarning",
     "DuplicatedFilesWarning",
     "ExecutorError",
     "FilesetError",
@@ -148,6 +150,10 @@ class CollapsedWarning(HepcalWarning):
 
 class ConditionsWarning(HepcalWarning):
     """The conditions of a likelihood say much of the truth, which the response given them drops."""
+
+
+class CurvatureWarning(HepcalWarning):
+    """The statistical error of a network still depends on how many jets its curvature was taken from."""
 
 
 class DuplicatedFilesWarning(HepcalWarning):

@@ -71,6 +71,10 @@ class Distribution(ABC):
         """
 
     @abstractmethod
+    def moved(self, by: np.ndarray) -> Distribution:
+        """The first of the draws, once for each row of ``by`` and moved by it, shape (S', n)."""
+
+    @abstractmethod
     def _density_terms(self, draw: int, jets: slice, x: np.ndarray) -> Iterator[np.ndarray]:
         """Terms whose sum is the density of one draw at x, shape (points, jets)."""
 

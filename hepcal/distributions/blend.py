@@ -70,6 +70,10 @@ class Blend(Distribution):
         """See :meth:`Distribution.affine`."""
         return Blend(self.share, self.first.affine(scale, location), self.second.affine(scale, location))
 
+    def moved(self, by: np.ndarray) -> Blend:
+        """See :meth:`Distribution.moved`."""
+        return Blend(np.broadcast_to(self.share[0], by.shape), self.first.moved(by), self.second.moved(by))
+
     def _density_terms(self, draw: int, jets: slice, x: np.ndarray) -> Iterator[np.ndarray]:
         share = self.share[draw, jets]
         yield from (term * (1 - share) for term in self.first._density_terms(draw, jets, x))

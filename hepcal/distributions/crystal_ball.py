@@ -89,6 +89,11 @@ class CrystalBall(Distribution):
         shape = self.low, self.high, self.low_power, self.high_power
         return CrystalBall(self.peak * scale + location, self.sigma * scale, *shape)
 
+    def moved(self, by: np.ndarray) -> CrystalBall:
+        """See :meth:`Distribution.moved`."""
+        rest = (np.broadcast_to(getattr(self, name)[0], by.shape) for name in self.__slots__[1:])
+        return CrystalBall(self.peak[0] + by, *rest)
+
     def _standard_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Expected z and z²."""
         _, core, _ = areas = self._areas(slice(None), slice(None))

@@ -90,6 +90,16 @@ class NormalMixture(Distribution):
         require_positive("scale", scale)
         return NormalMixture(self.share, self.mean * scale + location, self.sigma * scale)
 
+    def moved(self, by: np.ndarray) -> NormalMixture:
+        """See :meth:`Distribution.moved`."""
+        shape = (len(by), *self.mean.shape[1:])
+        share, sigma = (np.broadcast_to(part[0], shape) for part in (self.share, self.sigma))
+        return NormalMixture(share, self.mean[0] + by[:, None], sigma)
+
+    def broadened(self, sigma: np.ndarray) -> NormalMixture:
+        """The distributions of x plus independent Gaussian noise of standard deviation ``sigma`` (n,)."""
+        return NormalMixture(self.share, self.mean, np.sqrt(self.sigma**2 + np.square(sigma, dtype=np.float64)))
+
     def _density_terms(self, draw: int, jets: slice, x: np.ndarray) -> Iterator[np.ndarray]:
         for z, share, sigma in self._components(draw, jets, x):
             yield _bell(z) * (share / (ROOT_TWO_PI * sigma))

@@ -40,6 +40,7 @@ GROUP = "hepcal.methods"
 REGRESSIONS = {
     "bnn": "hepcal.methods.regression.bnn:BNN",
     "ensemble": "hepcal.methods.regression.ensemble:Ensemble",
+    "hessian": "hepcal.methods.hessian.calibrator:Hessian",
     "heteroscedastic": "hepcal.methods.regression.heteroscedastic:Heteroscedastic",
     "dropout": "hepcal.methods.regression.dropout:Dropout",
     "mse": "hepcal.methods.regression.mse:MSE",

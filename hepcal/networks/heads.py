@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
@@ -36,6 +37,8 @@ SIGMA_FLOOR = 1e-3
 KNEE_FLOOR = 0.05
 # Of the tails: above three the variance exists, and near three it is a guess about tails nobody has seen.
 POWER_FLOOR = 3.5
+# Random targets per jet that stand for the Fisher information of a density.
+FISHER_DRAWS = 4
 LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -66,6 +69,36 @@ class Head(ABC):
     def distribution(self, outputs: torch.Tensor) -> Distribution:
         """Densities of the standardised target from outputs (draws, outputs, n)."""
 
+    @abstractmethod
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Means (...) of the densities of outputs (..., outputs), which autograd can differentiate."""
+
+    def mean_gradient(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Derivatives of :meth:`mean` by the outputs, of the shape of ``outputs``; nothing is tracked."""
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaf = outputs.detach().clone().requires_grad_()
+            (found,) = torch.autograd.grad(self.mean(leaf).sum(), leaf)
+        return found
+
+    @torch.no_grad()
+    def fisher_root(self, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Vectors whose outer products sum to the expected Fisher information of the outputs.
+
+        Here they are gradients at random targets of the predicted density itself.
+
+        Args:
+            outputs: Shape (n, outputs).
+            generator: Random numbers.
+
+        Returns:
+            Shape (vectors, n, outputs).
+        """
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        drawn = self.distribution(outputs.T[None]).sample(np.zeros(FISHER_DRAWS, dtype=np.int64), rng)
+        targets = torch.from_numpy(drawn).to(outputs)
+        each = self.gradient(outputs.expand(FISHER_DRAWS, *outputs.shape), targets)
+        return each / math.sqrt(FISHER_DRAWS)
+
 
 class PointHead(Head):
     """A single number, with the squared error as its loss: no width, no density."""
@@ -93,6 +126,10 @@ class PointHead(Head):
             NotImplementedError: Always.
         """
         raise NotImplementedError("a squared-error regression has no density")
+
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Head.mean`: the number itself."""
+        return outputs[..., 0]
 
 
 class GaussianHead(Head):
@@ -122,6 +159,19 @@ class GaussianHead(Head):
         mean, sigma = outputs[:, 0], softplus(outputs[:, 1]) + SIGMA_FLOOR
         mean, sigma = (part[:, None].double().cpu() for part in (mean, sigma))
         return NormalMixture(torch.ones_like(mean).numpy(), mean.numpy(), sigma.numpy())
+
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Head.mean`."""
+        return outputs[..., 0]
+
+    @torch.no_grad()
+    def fisher_root(self, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+        """See :meth:`Head.fisher_root`; exact: 1 / sigma² of the mean, 2 / sigma² of sigma, nothing in between."""
+        raw = outputs[..., 1]
+        sigma = softplus(raw) + SIGMA_FLOOR
+        none = torch.zeros_like(sigma)
+        of_width = math.sqrt(2) / sigma * torch.sigmoid(raw)
+        return torch.stack([torch.stack([1 / sigma, none], dim=-1), torch.stack([none, of_width], dim=-1)])
 
 
 class MixtureHead(Head):
@@ -170,6 +220,11 @@ class MixtureHead(Head):
         log_share, means, raw = self._parts(outputs.double().cpu().movedim(1, -1))
         parts = log_share.exp(), means, softplus(raw) + SIGMA_FLOOR
         return NormalMixture(*(part.movedim(-1, 1).numpy() for part in parts))
+
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Head.mean`."""
+        log_share, means, _ = self._parts(outputs)
+        return (log_share.exp() * means).sum(-1)
 
 
 class CrystalBallHead(Head):
@@ -242,6 +297,18 @@ class CrystalBallHead(Head):
         outputs = outputs.double().cpu().movedim(1, -1)
         return CrystalBall(outputs[..., 0].numpy(), *(part.numpy() for part in self._shape(outputs)))
 
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Head.mean`; the integrals of |z| over the tails exist, since their powers exceed two."""
+        sigma, low, high, lower, upper = self._shape(outputs)
+        below, above = (
+            self._area(knee, power) * (knee + power / (knee * (power - 2))) - torch.exp(-0.5 * knee * knee)
+            for knee, power in ((low, lower), (high, upper))
+        )
+        core = math.sqrt(2 * math.pi) * (torch.special.ndtr(high) - torch.special.ndtr(-low))
+        norm = core + self._area(low, lower) + self._area(high, upper)
+        found: torch.Tensor = outputs[..., 0] + sigma * (above - below) / norm
+        return found
+
 
 class TailHead(Head):
     """For the response of real jets: a double-sided Crystal Ball, and a Gaussian for a second population.
@@ -293,6 +360,12 @@ class TailHead(Head):
         share = torch.sigmoid(logit.double().cpu()).numpy()
         parts = self.peak.distribution(peak.movedim(-1, 1)), self.hill.distribution(hill.movedim(-1, 1))
         return Blend(share, *parts)
+
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Head.mean`."""
+        logit, peak, hill = self._parts(outputs)
+        first = self.peak.mean(peak)
+        return first + torch.sigmoid(logit) * (self.hill.mean(hill) - first)
 
 
 def head_of(name: HeadName, components: int) -> Head:

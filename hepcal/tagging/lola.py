@@ -52,6 +52,16 @@ class ClassHead(Head):
         """
         raise NotImplementedError("a class is not stochastic given its probability: there is no density")
 
+    def mean(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The logit: errors of a probability live there."""
+        return outputs[..., 0]
+
+    @torch.no_grad()
+    def fisher_root(self, outputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+        """See :meth:`Head.fisher_root`; exact: p (1 - p)."""
+        probability = torch.sigmoid(outputs)
+        return (probability * (1 - probability)).sqrt()[None]
+
 
 class LoLa(NetworkMethod):
     """Lorentz-layer tagger (arXiv:1707.08966), deterministic or Bayesian.

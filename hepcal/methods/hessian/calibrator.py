@@ -1,0 +1,143 @@
+"""One network with the statistical error of its training, from the curvature of the loss around its weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from hepcal.distributions import Distribution
+from hepcal.distributions.drawn import displaced
+from hepcal.events.columns import COVERED, REPLICAS
+from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Positive
+from hepcal.methods.interval_coverage import central
+from hepcal.methods.regression.heteroscedastic import members_of
+from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.methods.regression.settings import DensityMethod
+from hepcal.networks.objectives import MembersObjective, TrainingSet
+from hepcal.networks.tangents import Projections, Tangents
+from hepcal.tables.rows import Rows
+
+__all__ = ["Hessian", "HessianCalibrator"]
+
+
+class Hessian(DensityMethod):
+    """One network with the statistical error of its training from the Hessian of its loss: recommended.
+
+    The network of :class:`~hepcal.Heteroscedastic`. After the training, all its weights get a Gaussian with their full
+    covariance (:mod:`hepcal.networks.curvature`), carried to the predictions by their derivatives. As in Hessian sets
+    of parton densities, the calibrator holds a few dozen directions, from which replicas are made. It regresses the
+    truth, so it depends on the truth spectrum of the training (arXiv:2205.05084).
+
+    Attributes:
+        error: ``laplace``, the posterior of the weights, or ``sandwich``, what other events would have changed, which
+            asks nothing of the likelihood but scatters from training to training.
+        draws: Replicas; their spread is sigma_pred, exactly.
+        directions: Directions in the space of the weights that the calibrator keeps, fewer than replicas.
+        rank: Dimensions of signals and inputs, by layer, that changes along them are made of
+            (:mod:`hepcal.networks.tangents`).
+        curvature: Largest number of jets that the curvature is taken from.
+    """
+
+    name: ClassVar[str] = "hessian"
+    learner: ClassVar[str] = "hepcal.methods.hessian.learning:learn"
+    calibrator: ClassVar[str] = "hepcal.methods.hessian.calibrator:HessianCalibrator"
+    uncertainties: ClassVar[tuple[str, ...]] = (SIGMA_STOCH, SIGMA_PRED, SIGMA_TOT)
+
+    error: Literal["laplace", "sandwich"] = "laplace"
+    draws: Annotated[int, Field(ge=2)] = 50
+    directions: Annotated[int, Field(ge=1)] = 49
+    rank: Positive = 16
+    curvature: Annotated[int, Field(ge=100)] = 2_000
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Refuse more directions than replicas can hold apart."""
+        if self.directions >= self.draws:
+            raise ValueError(f"{self.directions} directions need at least {self.directions + 1} draws: raise draws")
+
+    def objective(self, sample: TrainingSet, generator: torch.Generator) -> MembersObjective:
+        """The negative log-likelihood per jet, with L2 strength 1 / (2 prior_width² N)."""
+        head = self.build_head()
+        networks = members_of(head, (sample.inputs, *self.hidden), sample.target, generator)
+        return MembersObjective(networks, head, self.decay(sample.n_eff) / 2, autograd=self.autograd)
+
+    def decay(self, n_eff: float) -> float:
+        """Curvature of the prior of the weights, per jet."""
+        return 1 / (self.prior_width**2 * n_eff)
+
+    @property
+    def networks(self) -> int:
+        """See :attr:`NetworkMethod.networks`."""
+        return 1
+
+
+class HessianCalibrator(NetworkCalibrator):
+    """A trained network with directions of its weights; ``pt_calib`` is its mean."""
+
+    method = Hessian
+    sigmas = Hessian.uncertainties
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        settings = Hessian.model_validate(self.card.settings)
+        layers = len(self._layout.sizes) - 1
+        for layer, sizes in enumerate(zip(self._layout.sizes, self._layout.sizes[1:], strict=False)):
+            for kind, width in (("inputs", sizes[0] + 1), ("signals", sizes[1])):
+                name = f"tangent_{kind}_{layer}"
+                self.require(name, (min(settings.rank, len(self.tensors.get(name, ()))), width))
+        projections = Projections.of(self.tensors, layers)
+        features = sum(len(a) * len(b) for a, b in zip(projections.signals, projections.inputs, strict=True))
+        self.require("tangent_changes", (settings.directions, features))
+        self._mix = self.require("replica_mix", (settings.draws, settings.directions)).double().numpy()
+        self._tangents = Tangents(self._layout, self._head, self.tensors["draws"][0], projections, self.device)
+        self.replicas = settings.draws
+
+    def _parts(self, inputs: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+        """Outputs (1, out, n), and changes of the mean along the directions, float64 of shape (directions, n)."""
+        outputs, changes = (self._finite(part) for part in self._tangents(inputs))
+        return outputs[None], changes.double().cpu().numpy()
+
+    def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
+        """Columns [GeV] of one block, and replicas (n, draws) if asked for."""
+        return self._from(*self._parts(inputs), pt, replicas=replicas)
+
+    def _from(
+        self, outputs: torch.Tensor, changes: np.ndarray, pt: np.ndarray, *, replicas: bool
+    ) -> dict[str, np.ndarray]:
+        found = self._head.distribution(outputs)
+        mean = found.means()[0] * self.target.scale + self.target.location
+        stoch = np.sqrt(found.variances()[0]) * self.target.scale
+        pred = np.sqrt(np.square(changes).sum(0)) * self.target.scale
+        columns = self._with_total(mean, stoch, pred, pt)
+        if replicas:
+            columns[REPLICAS] = ((mean + self.target.scale * (self._mix @ changes)) * pt).T
+        return columns
+
+    def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
+        """See :meth:`Calibrator._judged`."""
+        outputs, changes = self._parts(inputs)
+        y = (truth / pt - self.target.location) / self.target.scale
+        pit = self._displaced(outputs, changes).cdf(y[:, None])[:, 0]
+        return self._from(outputs, changes, pt, replicas=replicas) | {COVERED: central(pit)}
+
+    def _displaced(self, outputs: torch.Tensor, changes: np.ndarray) -> Distribution:
+        return displaced(self._head.distribution(outputs), self._mix @ changes)
+
+    def moments_by_network(self, inputs: torch.Tensor, pt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :meth:`NetworkCalibrator.moments_by_network`."""
+        found = self._displaced(*self._parts(inputs))
+        scale = self.target.scale * pt
+        return found.means() * scale + self.target.location * pt, found.variances() * scale**2
+
+    def _distribution(self, features: Rows, reco: np.ndarray) -> Distribution:
+        """Predictive distributions of p_T [GeV], one per replica and jet."""
+        changes = np.zeros((len(self._mix[0]), len(reco)))
+
+        def work(part: slice, block: torch.Tensor) -> None:
+            changes[:, part] = self._parts(self.inputs(block))[1][:, : part.stop - part.start]
+
+        self._map(work, features, reco)
+        one = super()._distribution(features, reco)
+        return displaced(one, self.target.scale * reco.astype(np.float64) * (self._mix @ changes))

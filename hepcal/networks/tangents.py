@@ -1,0 +1,244 @@
+"""How the mean prediction of a network changes along dozens of directions of its weights, at a few passes' price.
+
+Along a direction dW of the weights the mean m of a jet changes by
+
+    sum over layers of signal^T dW inputs,
+
+with the inputs of the layer, and the signal, the derivatives of m by what the layer gives. One pass forwards and one
+back give both. A product with each of the directions would cost a pass each; instead, signals and inputs are projected
+onto the few dimensions that matter (by layer: those of the largest share in the changes, as in a Tucker decomposition),
+and a linear map, fitted to the exact changes of typical jets, takes the products of the projections to the changes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from hepcal.networks.dense import DenseLayout
+from hepcal.networks.heads import Head
+from hepcal.networks.inference import with_bias_column
+from hepcal.networks.jacobian import JacobianRows, Linearisation
+
+__all__ = ["Projections", "Tangents", "fit_projections"]
+
+JETS_AT_ONCE = 2_000
+# Every so many jets judge the linear map instead of fitting it.
+JUDGE_EVERY = 5
+# Candidates for the strength that holds the linear map at the projected directions, relative to the mean feature.
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# Dimensions in which signals or inputs vary by less than this share of their largest variance are rounding.
+NOISE = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Projections:
+    """What :class:`Tangents` needs beside the network.
+
+    Attributes:
+        signals: By layer, shape (p, out).
+        inputs: By layer, shape (q, in + 1).
+        changes: From products of projections, layer after layer, to changes, shape (directions, sum of p q).
+        unexplained: Share of the variance of the changes that they miss, before they are scaled up to all of it.
+    """
+
+    signals: tuple[torch.Tensor, ...]
+    inputs: tuple[torch.Tensor, ...]
+    changes: torch.Tensor
+    unexplained: float
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """As float32 by name, for a file."""
+        named = {f"tangent_signals_{layer}": part for layer, part in enumerate(self.signals)}
+        named |= {f"tangent_inputs_{layer}": part for layer, part in enumerate(self.inputs)}
+        named["tangent_changes"] = self.changes
+        return {name: part.float().cpu().contiguous() for name, part in named.items()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor], layers: int) -> Projections:
+        """From such tensors."""
+        signals, inputs = (
+            tuple(tensors[f"tangent_{kind}_{layer}"] for layer in range(layers)) for kind in ("signals", "inputs")
+        )
+        return cls(signals, inputs, tensors["tangent_changes"], float("nan"))
+
+
+class Tangents:
+    """A network with the changes of its mean along directions, ready for inference. Several threads may call it.
+
+    Args:
+        layout: The network; it has biases.
+        head: What its outputs mean.
+        flat: Its parameters, float32 of shape (count,).
+        projections: Of the directions.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, layout: DenseLayout, head: Head, flat: torch.Tensor, projections: Projections, device: torch.device
+    ) -> None:
+        self.device, self._head, self._sizes = device, head, layout.sizes
+        self._layers = [with_bias_column(*layer).to(device) for layer in layout.split(flat)]
+        self._back = [layer[:, :-1].T.contiguous() for layer in self._layers]
+        self._signals, self._inputs = (
+            [part.to(device) for part in parts] for parts in (projections.signals, projections.inputs)
+        )
+        self._changes = projections.changes.to(device)
+        self._scratch = threading.local()
+
+    def __call__(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs, and changes of the mean along every direction, each one standard deviation long.
+
+        Args:
+            inputs: Standardised inputs, float32 of shape (d, n). On a CPU n = BLOCK, or the bits of a jet could depend
+                on its place in the block.
+
+        Returns:
+            float32 of shapes (out, n) and (directions, n), new.
+        """
+        units, products = self._buffers(inputs.shape[1])
+        units[0][:-1].copy_(inputs)
+        for weight, source, target in zip(self._layers[:-1], units, units[1:], strict=False):
+            torch.mm(weight, source, out=target[:-1]).relu_()
+        outputs = torch.mm(self._layers[-1], units[-1])
+        signal = self._head.mean_gradient(outputs.T).T.contiguous()
+        end = products.shape[0]
+        for number in range(len(units) - 1, -1, -1):
+            of_signal, of_inputs = self._signals[number] @ signal, self._inputs[number] @ units[number]
+            start = end - len(of_signal) * len(of_inputs)
+            torch.mul(of_signal[:, None], of_inputs, out=products[start:end].view(len(of_signal), len(of_inputs), -1))
+            end = start
+            if number:
+                signal = torch.mm(self._back[number], signal).mul_(units[number][:-1] > 0)
+        return outputs, torch.mm(self._changes, products)
+
+    def _buffers(self, jets: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Inputs of the layers with a row of ones, and the products of projections, of the calling thread."""
+        if getattr(self._scratch, "jets", None) != jets:
+            self._scratch.units = [
+                torch.ones((size + 1, jets), dtype=torch.float32, device=self.device) for size in self._sizes[:-1]
+            ]
+            self._scratch.products = torch.empty(
+                (self._changes.shape[1], jets), dtype=torch.float32, device=self.device
+            )
+            self._scratch.jets = jets
+        return self._scratch.units, self._scratch.products
+
+
+def fit_projections(
+    layout: DenseLayout, head: Head, flat: torch.Tensor, directions: torch.Tensor, x: torch.Tensor, rank: int
+) -> Projections:
+    """Find the projections, and the linear map.
+
+    Args:
+        layout: The network.
+        head: What its outputs mean.
+        flat: Its parameters, shape (count,).
+        directions: Shape (directions, count).
+        x: Standardised inputs of typical jets, shape (m, d).
+        rank: Dimensions of signals and inputs, each, by layer.
+    """
+    signals, inputs, core = _projected(layout, directions, _rows(layout, head, flat, x[:JETS_AT_ONCE]), rank)
+    sums = _Normal(core.shape[1], len(directions), core)
+    for part, rows in _parts(layout, head, flat, x):
+        exact = rows.along(directions, layout)
+        weight = 1 / exact.square().sum(1).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
+        products = _products(signals, inputs, rows) * weight[:, None]
+        judges = torch.arange(part.start, part.stop, device=x.device) % JUDGE_EVERY == 0
+        sums.add(products, exact * weight[:, None], judges)
+    changes, unexplained = sums.best()
+    return Projections(signals, inputs, changes, unexplained)
+
+
+class _Normal:
+    """Sums of a linear fit: normal equations of the jets that fit, products of those that judge."""
+
+    def __init__(self, features: int, changes: int, start: torch.Tensor) -> None:
+        make = start.new_zeros
+        self._start = start
+        self._gram = [make((features, features)) for _ in range(2)]
+        self._mixed = [make((features, changes)) for _ in range(2)]
+        self._jets = 0
+
+    def add(self, products: torch.Tensor, exact: torch.Tensor, judges: torch.Tensor) -> None:
+        """Add jets: products (m, features), changes (m, changes) in units of their own size, and who judges."""
+        for side, chosen in enumerate((~judges, judges)):
+            self._gram[side].addmm_(products[chosen].T, products[chosen])
+            self._mixed[side].addmm_(products[chosen].T, exact[chosen])
+        self._jets += int(judges.sum())
+
+    def best(self) -> tuple[torch.Tensor, float]:
+        """The map that the judges like best, scaled so that their variance is right, and what it misses of it."""
+        gram, mixed = self._gram[0], self._mixed[0]
+        left = mixed - gram @ self._start.T
+        values, vectors = torch.linalg.eigh(gram)
+        turned, size = vectors.T @ left, gram.diagonal().mean()
+        found = []
+        for ridge in (*(ridge * size for ridge in RIDGES), float("inf")):
+            change = vectors @ (turned / (values[:, None].clamp_min(0) + ridge))
+            trial = self._start + change.T
+            of_trial = (trial @ self._gram[1] * trial).sum() / self._jets
+            common = (trial * self._mixed[1].T).sum() / self._jets
+            # The changes of every jet have squares that sum to one.
+            found.append((float(1 - 2 * common + of_trial), float(of_trial), trial))
+        unexplained, size_of, trial = min(found, key=lambda each: each[0])
+        return trial / size_of**0.5, unexplained
+
+
+def _rows(layout: DenseLayout, head: Head, flat: torch.Tensor, x: torch.Tensor) -> JacobianRows:
+    """Derivatives of the means."""
+    linear = Linearisation(layout, flat, x)
+    return linear.rows(head.mean_gradient(linear.outputs))
+
+
+def _parts(
+    layout: DenseLayout, head: Head, flat: torch.Tensor, x: torch.Tensor
+) -> Iterator[tuple[slice, JacobianRows]]:
+    for start in range(0, len(x), JETS_AT_ONCE):
+        part = slice(start, min(start + JETS_AT_ONCE, len(x)))
+        yield part, _rows(layout, head, flat, x[part])
+
+
+def _products(signals: tuple[torch.Tensor, ...], inputs: tuple[torch.Tensor, ...], rows: JacobianRows) -> torch.Tensor:
+    """Products of projections, shape (m, features)."""
+    parts = []
+    for to_signal, to_inputs, signal, given in zip(signals, inputs, rows.signals, rows.inputs, strict=True):
+        parts.append(((signal @ to_signal.T)[:, :, None] * (given @ to_inputs.T)[:, None]).flatten(1))
+    return torch.cat(parts, dim=1)
+
+
+def _projected(
+    layout: DenseLayout, directions: torch.Tensor, rows: JacobianRows, rank: int
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], torch.Tensor]:
+    """Projections of signals and inputs, and the directions between them, shape (directions, features)."""
+    signals, inputs, cores = [], [], []
+    for block, given, signal in zip(layout.blocks(directions), rows.inputs, rows.signals, strict=True):
+        (root_s, whitened_s), (root_i, whitened_i) = _whitening(signal), _whitening(given)
+        spread = root_s @ block @ root_i
+        of_signal = _leading(torch.einsum("jpq,jrq->pr", spread, spread), rank)
+        of_inputs = _leading(torch.einsum("jpq,jpr->qr", spread, spread), rank)
+        signals.append(of_signal.T @ whitened_s)
+        inputs.append(of_inputs.T @ whitened_i)
+        cores.append((of_signal.T @ spread @ of_inputs).flatten(1))
+    return tuple(signals), tuple(inputs), torch.cat(cores, dim=1)
+
+
+def _whitening(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Root of the second moments of values (m, d), and its inverse where they are not rounding, (d, d) each."""
+    variances, axes = torch.linalg.eigh(values.T @ values / len(values))
+    there = variances > NOISE * variances[-1]
+    root, inverse = (
+        torch.where(there, variances.clamp_min(0).sqrt() if power > 0 else variances.rsqrt(), 0.0) for power in (1, -1)
+    )
+    return (axes * root) @ axes.T, (axes * inverse) @ axes.T
+
+
+def _leading(second: torch.Tensor, rank: int) -> torch.Tensor:
+    """The leading axes of a matrix of second moments, (d, r)."""
+    values, axes = torch.linalg.eigh(second)
+    there = int((values > NOISE * values[-1]).sum())
+    found: torch.Tensor = axes.flip(1)[:, : max(1, min(rank, there))]
+    return found

@@ -183,6 +183,8 @@ TINY: dict[str, Method] = {
     "bnn_tails": hepcal.BNN(**NETWORKS, draws=4, head="tails", estimator="flipout"),
     "ensemble": hepcal.Ensemble(**NETWORKS, n=3, dropout=0.1),
     "ensemble_parts": hepcal.Ensemble(**NETWORKS, n=3, sample="parts", head="mixture"),
+    "hessian": hepcal.Hessian(**NETWORKS, draws=5, directions=4, rank=4),
+    "hessian_tails": hepcal.Hessian(**NETWORKS, draws=5, directions=3, rank=3, head="tails", error="sandwich"),
     "heteroscedastic": hepcal.Heteroscedastic(**NETWORKS),
     "dropout": hepcal.Dropout(**NETWORKS, draws=4),
     "mse": hepcal.MSE(**NETWORKS),

@@ -37,6 +37,7 @@ METHODS: dict[str, Any] = {
     "mse": hepcal.MSE(**QUICK),
     "ensemble": hepcal.Ensemble(**QUICK, n=2),
     "dropout": hepcal.Dropout(**QUICK),
+    "hessian": hepcal.Hessian(**QUICK, draws=3, directions=2),
     "heteroscedastic": hepcal.Heteroscedastic(**QUICK),
     "inversion": hepcal.NumericalInversion(n=2),
     "likelihood": hepcal.Likelihood(**QUICK),

@@ -30,6 +30,7 @@ METHODS = {
     "bnn": hepcal.BNN(**SMALL, draws=3),
     "bootstrap": hepcal.Ensemble(**SMALL, n=3),
     "parts": hepcal.Ensemble(**SMALL, n=3, sample="parts"),
+    "hessian": hepcal.Hessian(**SMALL, draws=5, directions=3),
     "heteroscedastic": hepcal.Heteroscedastic(**SMALL),
     "dropout": hepcal.Dropout(**SMALL),
     "mse": hepcal.MSE(**SMALL),

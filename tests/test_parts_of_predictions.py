@@ -13,7 +13,10 @@ from hepcal.distributions.prediction import NoDensityError, Prediction
 from hepcal.errors import HepcalError, PairsError
 from hepcal.methods.calibrator import Calibrator
 
-WITH_DENSITY = ("bnn", "bnn_tails", "ensemble", "ensemble_parts", "heteroscedastic", "dropout", "noisy_labels")
+WITH_DENSITY = (
+    "bnn", "bnn_tails", "ensemble", "ensemble_parts", "hessian", "hessian_tails", "heteroscedastic", "dropout",
+    "noisy_labels",
+)  # fmt: skip
 
 
 def numbers_of(prediction: Prediction) -> dict[str, np.ndarray]:

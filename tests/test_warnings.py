@@ -54,6 +54,11 @@ def conditions(folder: Path) -> None:
     hepcal.train(toy(), method, seed=1, show=False)
 
 
+def curvature(folder: Path) -> None:
+    method = hepcal.Hessian(hidden=(32, 32), max_updates=100, patience=100, prior_width=3.0, curvature=100)
+    hepcal.train(toy(), method, seed=1, show=False)
+
+
 def duplicated_files(folder: Path) -> None:
     first = folder / "first.root"
     if not first.exists():
@@ -79,6 +84,7 @@ GIVEN = {
     errors.NotIndependentWarning: not_independent,
     errors.CollapsedWarning: collapsed,
     errors.ConditionsWarning: conditions,
+    errors.CurvatureWarning: curvature,
     errors.DuplicatedFilesWarning: duplicated_files,
     errors.NormalisationWarning: normalisation,
     errors.CheckpointWarning: checkpoint,

@@ -93,7 +93,7 @@ class Head(ABC):
         Returns:
             Shape (vectors, n, outputs).
         """
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, dtype=torch.int64, device="cpu")))
         drawn = self.distribution(outputs.T[None]).sample(np.zeros(FISHER_DRAWS, dtype=np.int64), rng)
         targets = torch.from_numpy(drawn).to(outputs)
         each = self.gradient(outputs.expand(FISHER_DRAWS, *outputs.shape), targets)

@@ -26,6 +26,7 @@ from hepcal.networks.jacobian import JacobianRows, Linearisation
 __all__ = ["Projections", "Tangents", "fit_projections"]
 
 JETS_AT_ONCE = 2_000
+mask_by_relu = torch.ops.aten.threshold_backward.grad_input
 # Every so many jets judge the linear map instead of fitting it.
 JUDGE_EVERY = 5
 # Candidates for the strength that holds the linear map at the projected directions, relative to the mean feature.
@@ -105,14 +106,15 @@ class Tangents:
             torch.mm(weight, source, out=target[:-1]).relu_()
         outputs = torch.mm(self._layers[-1], units[-1])
         signal = self._head.mean_gradient(outputs.T).T.contiguous()
-        end = products.shape[0]
+        end = len(products)
         for number in range(len(units) - 1, -1, -1):
             of_signal, of_inputs = self._signals[number] @ signal, self._inputs[number] @ units[number]
             start = end - len(of_signal) * len(of_inputs)
             torch.mul(of_signal[:, None], of_inputs, out=products[start:end].view(len(of_signal), len(of_inputs), -1))
             end = start
             if number:
-                signal = torch.mm(self._back[number], signal).mul_(units[number][:-1] > 0)
+                returned = torch.mm(self._back[number], signal)
+                signal = mask_by_relu(returned, units[number][:-1], 0, grad_input=returned)
         return outputs, torch.mm(self._changes, products)
 
     def _buffers(self, jets: int) -> tuple[list[torch.Tensor], torch.Tensor]:

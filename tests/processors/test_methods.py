@@ -35,6 +35,7 @@ METHODS = {
 FOLLOWS_PRIOR = {
     "bnn": True,
     "heteroscedastic": True,
+    "hessian": True,
     "mse": True,
     "dropout": True,
     "ensemble": True,

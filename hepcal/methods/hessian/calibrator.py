@@ -49,7 +49,7 @@ class Hessian(DensityMethod):
     error: Literal["laplace", "sandwich"] = "laplace"
     draws: Annotated[int, Field(ge=2)] = 50
     directions: Annotated[int, Field(ge=1)] = 49
-    rank: Positive = 16
+    rank: Positive = 12
     curvature: Annotated[int, Field(ge=100)] = 2_000
 
     def model_post_init(self, _context: Any, /) -> None:
@@ -82,37 +82,43 @@ class HessianCalibrator(NetworkCalibrator):
     def _prepare(self) -> None:
         super()._prepare()
         settings = Hessian.model_validate(self.card.settings)
-        layers = len(self._layout.sizes) - 1
+        features = 0
         for layer, sizes in enumerate(zip(self._layout.sizes, self._layout.sizes[1:], strict=False)):
+            kept = []
             for kind, width in (("inputs", sizes[0] + 1), ("signals", sizes[1])):
                 name = f"tangent_{kind}_{layer}"
-                self.require(name, (min(settings.rank, len(self.tensors.get(name, ()))), width))
-        projections = Projections.of(self.tensors, layers)
-        features = sum(len(a) * len(b) for a, b in zip(projections.signals, projections.inputs, strict=True))
+                kept.append(min(settings.rank, len(self.tensors.get(name, ()))))
+                self.require(name, (kept[-1], width))
+            features += kept[0] * kept[1]
         self.require("tangent_changes", (settings.directions, features))
-        self._mix = self.require("replica_mix", (settings.draws, settings.directions)).double().numpy()
+        self._mix = self.require("replica_mix", (settings.draws, settings.directions)).to(self.device)
+        projections = Projections.of(self.tensors, len(self._layout.sizes) - 1)
         self._tangents = Tangents(self._layout, self._head, self.tensors["draws"][0], projections, self.device)
         self.replicas = settings.draws
 
-    def _parts(self, inputs: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-        """Outputs (1, out, n), and changes of the mean along the directions, float64 of shape (directions, n)."""
+    def _parts(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs (1, out, n), and changes of the mean along the directions, (directions, n)."""
         outputs, changes = (self._finite(part) for part in self._tangents(inputs))
-        return outputs[None], changes.double().cpu().numpy()
+        return outputs[None], changes
+
+    def _moved(self, changes: torch.Tensor) -> np.ndarray:
+        """Changes of the mean of every replica, float64 of shape (replicas, n)."""
+        return (self._mix @ changes).double().cpu().numpy()
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV] of one block, and replicas (n, draws) if asked for."""
         return self._from(*self._parts(inputs), pt, replicas=replicas)
 
     def _from(
-        self, outputs: torch.Tensor, changes: np.ndarray, pt: np.ndarray, *, replicas: bool
+        self, outputs: torch.Tensor, changes: torch.Tensor, pt: np.ndarray, *, replicas: bool
     ) -> dict[str, np.ndarray]:
         found = self._head.distribution(outputs)
         mean = found.means()[0] * self.target.scale + self.target.location
         stoch = np.sqrt(found.variances()[0]) * self.target.scale
-        pred = np.sqrt(np.square(changes).sum(0)) * self.target.scale
+        pred = changes.square().sum(0).sqrt().cpu().numpy() * self.target.scale
         columns = self._with_total(mean, stoch, pred, pt)
         if replicas:
-            columns[REPLICAS] = ((mean + self.target.scale * (self._mix @ changes)) * pt).T
+            columns[REPLICAS] = ((mean + self.target.scale * self._moved(changes)) * pt).T
         return columns
 
     def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
@@ -122,8 +128,8 @@ class HessianCalibrator(NetworkCalibrator):
         pit = self._displaced(outputs, changes).cdf(y[:, None])[:, 0]
         return self._from(outputs, changes, pt, replicas=replicas) | {COVERED: central(pit)}
 
-    def _displaced(self, outputs: torch.Tensor, changes: np.ndarray) -> Distribution:
-        return displaced(self._head.distribution(outputs), self._mix @ changes)
+    def _displaced(self, outputs: torch.Tensor, changes: torch.Tensor) -> Distribution:
+        return displaced(self._head.distribution(outputs), self._moved(changes))
 
     def moments_by_network(self, inputs: torch.Tensor, pt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`NetworkCalibrator.moments_by_network`."""
@@ -133,11 +139,11 @@ class HessianCalibrator(NetworkCalibrator):
 
     def _distribution(self, features: Rows, reco: np.ndarray) -> Distribution:
         """Predictive distributions of p_T [GeV], one per replica and jet."""
-        changes = np.zeros((len(self._mix[0]), len(reco)))
+        moved = np.empty((len(self._mix), len(reco)))
 
         def work(part: slice, block: torch.Tensor) -> None:
-            changes[:, part] = self._parts(self.inputs(block))[1][:, : part.stop - part.start]
+            moved[:, part] = self._moved(self._parts(self.inputs(block))[1])[:, : part.stop - part.start]
 
         self._map(work, features, reco)
         one = super()._distribution(features, reco)
-        return displaced(one, self.target.scale * reco.astype(np.float64) * (self._mix @ changes))
+        return displaced(one, self.target.scale * reco.astype(np.float64) * moved)

@@ -60,7 +60,8 @@ class _Trained:
     def error(self) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         """What the calibrator keeps of the error, and how it came about."""
         generator = torch.Generator().manual_seed(self.task.seed)
-        available, jets, change, sigma = len(self.task.fitted), FIRST_JETS, np.inf, None
+        available, change, sigma = len(self.task.fitted), np.inf, None
+        jets = min(FIRST_JETS, self.method.curvature // 2)
         # Jets that the curvature is not taken from: at its own, of which each stands for many, the error is too small.
         judges = self.task.judges
         chosen = representatives(judges.event, judges.weight, FIRST_JETS, self.task.seed)

@@ -1,0 +1,105 @@
+"""The statistical error from the Hessian of a loss: closed forms, replicas, weights."""
+
+import numpy as np
+import pytest
+
+import hepcal
+from hepcal.errors import CalibratorFileError
+
+# A network without hidden layers is a linear regression, whose posterior is known.
+LINEAR = {"hidden": (), "max_updates": 2_000, "patience": 400, "learning_rate": 1e-2, "schedule": "cosine"}
+
+
+def linear_sample(n, seed, weight=None):
+    """y = 1 + 0.05 x with a Gaussian noise of 0.1."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    y = 1 + 0.05 * x + 0.1 * rng.standard_normal(n)
+    reco = np.full(n, 100.0)
+    return hepcal.JetPairs.from_arrays(x[:, None], ["x"], reco=reco, truth=reco * y, weight=weight)
+
+
+def at(x, n=2):
+    """Jets at one x."""
+    return np.full((n, 1), float(x)), np.full(n, 100.0)
+
+
+@pytest.mark.parametrize("error", ["laplace", "sandwich"])
+@pytest.mark.parametrize("x", [0.0, 2.0])
+def test_a_linear_regression_has_the_error_of_the_textbook(error, x):
+    """sigma² (1 + x²) / n, with a wide prior."""
+    n = 5_000
+    method = hepcal.Hessian(**LINEAR, error=error, prior_width=100.0, validation=0.1)
+    found = hepcal.train(linear_sample(n, 3), method, seed=1, show=False).predict(*at(x)).sigma_pred[0]
+    assert found == pytest.approx(10 * np.sqrt((1 + x**2) / (0.9 * n)), rel=0.1)
+
+
+def test_weights_count_as_repetitions_do_not():
+    """Half the jets with three times the weight: n_eff is 0.8 n."""
+    n = 5_000
+    weight = np.where(np.arange(n) % 2, 3.0, 1.0)
+    found = {
+        error: hepcal.train(
+            linear_sample(n, 3, weight), hepcal.Hessian(**LINEAR, error=error, prior_width=100.0), seed=1, show=False
+        )
+        .predict(*at(0.0))
+        .sigma_pred[0]
+        for error in ("laplace", "sandwich")
+    }
+    for value in found.values():
+        assert value == pytest.approx(10 / np.sqrt(0.8 * 0.9 * n), rel=0.12)
+
+
+def test_a_narrow_prior_narrows_the_error():
+    wide, narrow = (
+        hepcal.train(linear_sample(500, 3), hepcal.Hessian(**LINEAR, prior_width=w), seed=1, show=False)
+        for w in (100.0, 0.03)
+    )
+    assert narrow.predict(*at(2.0)).sigma_pred[0] < 0.8 * wide.predict(*at(2.0)).sigma_pred[0]
+
+
+@pytest.mark.parametrize("name", ["hessian", "hessian_tails"])
+def test_the_spread_of_the_replicas_is_sigma_pred(name, tiny_calibrator, tiny_pairs):
+    calibrator = tiny_calibrator(name)
+    prediction = calibrator.predict(tiny_pairs)
+    replicas = prediction.replicas()
+    assert replicas.shape == (5, len(tiny_pairs))
+    np.testing.assert_allclose(replicas.std(0, ddof=1), prediction.sigma_pred, rtol=2e-3)
+    np.testing.assert_allclose(replicas.mean(0), prediction.mean, rtol=1e-6)
+    # Draws of random numbers carry the same.
+    rows = prediction.sample(2_000, seed=1)
+    total = np.hypot(prediction.sigma_stoch, prediction.sigma_pred * np.sqrt(4 / 5))
+    if name == "hessian":
+        np.testing.assert_allclose((rows.std(0) / total).mean(), 1, atol=0.02)
+
+
+def test_the_density_is_broadened_by_sigma_pred(tiny_calibrator, tiny_pairs):
+    prediction = tiny_calibrator("hessian").predict(tiny_pairs)[:20]
+    width = np.hypot(prediction.sigma_stoch, prediction.sigma_pred)
+    np.testing.assert_allclose(prediction.quantile(0.8413447)[:, 0], prediction.mean + width, rtol=1e-5)
+
+
+def test_the_value_is_that_of_the_network_alone(train_tiny, tiny_pairs, tiny_calibrator):
+    one, other = (tiny_calibrator(name).predict(tiny_pairs) for name in ("hessian", "heteroscedastic"))
+    np.testing.assert_allclose(one.mean, other.mean, rtol=1e-6)
+    np.testing.assert_allclose(one.sigma_stoch, other.sigma_stoch, rtol=1e-5)
+
+
+def test_the_card_says_how_the_error_came_about(tiny_calibrator):
+    figures = tiny_calibrator("hessian").card.figures
+    assert figures["curvature_jets"] == 450
+    assert figures["curvature_change"] == 0
+    assert 0 <= figures["tangents_unexplained"] < 1
+
+
+def test_more_directions_than_replicas_are_refused():
+    with pytest.raises(ValueError, match="50 directions need at least 51 draws"):
+        hepcal.Hessian(draws=50, directions=50)
+
+
+@pytest.mark.parametrize("name", ["tangent_changes", "tangent_signals_0", "tangent_inputs_1", "replica_mix"])
+def test_a_file_without_its_directions_is_refused(name, tiny_calibrator):
+    calibrator = tiny_calibrator("hessian")
+    tensors = {key: value for key, value in calibrator.tensors.items() if key != name}
+    with pytest.raises(CalibratorFileError, match=name):
+        type(calibrator)(calibrator.card, tensors)

@@ -103,3 +103,16 @@ def test_a_file_without_its_directions_is_refused(name, tiny_calibrator):
     tensors = {key: value for key, value in calibrator.tensors.items() if key != name}
     with pytest.raises(CalibratorFileError, match=name):
         type(calibrator)(calibrator.card, tensors)
+
+
+@pytest.mark.parametrize(
+    ("made_of", "message"),
+    [
+        (lambda method: hepcal.NoisyLabels(method, fraction=0.04), "noisy labels do not carry the error of 'hessian'"),
+        (lambda method: hepcal.SummaryLikelihood(summary=method), "a summary does not carry the error of 'hessian'"),
+        (lambda method: hepcal.SummaryLikelihood(summary={"method": method.name}), "a summary does not carry"),
+    ],
+)
+def test_methods_that_train_networks_in_their_own_way_refuse_it(made_of, message):
+    with pytest.raises(ValueError, match=message):
+        made_of(hepcal.Hessian())

@@ -77,6 +77,11 @@ class SummaryLikelihood(Likelihood):
     def _fitting(self) -> SummaryLikelihood:
         if self.summary.name not in (known := regressions(Regression)):
             raise ValueError(f"the summary is a regression: one of {', '.join(known)}; found {self.summary.name!r}")
+        if self.summary.learner != Regression.learner:
+            raise ValueError(
+                f"a summary does not carry the error of {self.summary.name!r}, which is found after the training: take "
+                "ensemble, or heteroscedastic without an error of its own"
+            )
         if self.summary.networks not in (1, self.n):
             raise ValueError(
                 f"the summary has {self.summary.networks} networks and n is {self.n}: give both the same number"

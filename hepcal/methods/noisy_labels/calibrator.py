@@ -111,6 +111,11 @@ class NoisyLabels(Method):
     def _fitting(self) -> NoisyLabels:
         if self.method.name not in (known := regressions(DensityMethod)):
             raise ValueError(f"noisy labels need one of {', '.join(known)}, found {self.method.name!r}")
+        if self.method.learner != DensityMethod.learner:
+            raise ValueError(
+                f"noisy labels do not carry the error of {self.method.name!r}, which is found after the training: take "
+                "bnn, ensemble or heteroscedastic"
+            )
         if self.validation != self.method.validation:
             raise ValueError(f"validation is {self.validation} here and {self.method.validation} in the method")
         return self

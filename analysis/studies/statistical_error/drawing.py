@@ -1,0 +1,97 @@
+"""Figures from the numbers of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from hepcal.plot.panels import SERIES, STYLE
+
+__all__ = ["draw"]
+
+TITLES = {"qcd": "QCD dijets, Pythia 8 + Delphes", "toy": "Toy of one input"}
+AXES = {"pt": "jet $p_T$ [GeV]", "abs_eta": r"jet $|\eta|$", "x": "input $x$"}
+# Where an error is right.
+RIGHT = (0.8, 1.25)
+
+
+def draw(found: Mapping[str, Any], folder: Path) -> None:
+    """All figures, as PNG and PDF."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(STYLE):
+        for sample in TITLES:
+            if sample not in found:
+                continue
+            for name, figure in (("ratio", ratio(found, sample)), ("size", by_size(found, sample))):
+                for suffix in ("png", "pdf"):
+                    figure.savefig(folder / f"disjoint_{sample}_{name}.{suffix}")
+                plt.close(figure)
+
+
+def _sizes(rows: Mapping[str, Any]) -> list[int]:
+    return sorted(int(key) for key, row in rows.items() if key.isdigit() and "all" in row["disjoint"])
+
+
+def ratio(found: Mapping[str, Any], sample: str) -> Figure:
+    """sigma_pred over the spread in bins: a row per binning, a column per size."""
+    methods = {name: rows for name, rows in found[sample].items() if _sizes(rows)}
+    sizes = sorted({size for rows in methods.values() for size in _sizes(rows)})
+    any_of = next(iter(methods.values()))[str(sizes[0])]["disjoint"]
+    binnings = [key for key in AXES if key in any_of]
+    figure, axes = plt.subplots(
+        len(binnings), len(sizes), figsize=(4.4 * len(sizes) + 0.6, 3.4 * len(binnings) + 0.4), squeeze=False,
+        sharey="row", layout="constrained",
+    )  # fmt: skip
+    for row, binning in zip(axes, binnings, strict=True):
+        for panel, size in zip(row, sizes, strict=True):
+            panel.axhspan(*RIGHT, color="#d3d6da", lw=0, zorder=0)
+            panel.axhline(1, color="black", lw=0.8)
+            for number, (name, rows) in enumerate(methods.items()):
+                if str(size) not in rows:
+                    continue
+                each = rows[str(size)]["disjoint"][binning]
+                edges = np.array(each["edges"])
+                centers = (edges[1:] + edges[:-1]) / 2 + (number - (len(methods) - 1) / 2) * 0.12 * np.diff(edges)
+                panel.errorbar(
+                    centers,
+                    each["ratio"],
+                    each["ratio_unc"],
+                    color=SERIES[number][0],
+                    fmt=SERIES[number][1],
+                    ms=4,
+                    label=name,
+                )
+            panel.set_yscale("log")
+            panel.set_ylim(0.3, 12)
+            panel.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+            panel.minorticks_off()
+            panel.set_xlabel(AXES[binning])
+            panel.set_title(f"{size:,} jets", fontsize="medium")
+        row[0].set_ylabel(r"$\sigma_{pred}$ / spread of trainings")
+    axes[0, 0].legend(fontsize="small", ncols=2)
+    figure.suptitle(f"{TITLES[sample]}: trainings on disjoint samples", fontsize="medium")
+    return figure
+
+
+def by_size(found: Mapping[str, Any], sample: str) -> Figure:
+    """sigma_pred and the spread against the number of jets."""
+    figure, panel = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
+    for number, (name, rows) in enumerate(found[sample].items()):
+        if not (sizes := _sizes(rows)):
+            continue
+        every = [rows[str(size)]["disjoint"] for size in sizes]
+        claimed, spread = ([each["all"][key][0] for each in every] for key in ("sigma_pred", "spread"))
+        panel.plot(sizes, claimed, "o-", color=SERIES[number][0], label=rf"{name}: $\sigma_{{pred}}$")
+        panel.plot(sizes, spread, "s--", mfc="white", color=SERIES[number][0], label=f"{name}: spread of trainings")
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel("training jets")
+    panel.set_ylabel("root mean square [GeV]")
+    panel.legend(fontsize="small")
+    panel.set_title(TITLES[sample], fontsize="medium")
+    return figure

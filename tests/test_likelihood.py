@@ -464,7 +464,9 @@ def test_a_summary_training_goes_on_from_its_checkpoint(
 def test_settings_of_a_summary_are_checked() -> None:
     assert SummaryLikelihood(n=3, summary={"method": "mse"}).summary == hepcal.MSE()
     dumped = SummaryLikelihood(**QUICK, summary=SUMMARY).model_dump(mode="json")
-    assert SummaryLikelihood.model_validate(dumped).summary == SUMMARY
+    # Each of its networks has a bootstrap sample of its own, as that of the density that it is paired with.
+    assert SummaryLikelihood.model_validate(dumped).summary == SUMMARY.model_copy(update={"starts": 1})
+    assert SummaryLikelihood().summary.starts == 1
     with pytest.raises(ValidationError, match="give both the same number"):
         SummaryLikelihood(n=4, summary=SUMMARY)
     with pytest.raises(ValidationError, match="a summary needs 'method'"):

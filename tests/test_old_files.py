@@ -21,7 +21,14 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("name", sorted(TINY))
+def names() -> list[str]:
+    """Methods that there were."""
+    with tarfile.open(OLD) as archive:
+        found = {Path(member).stem for member in archive.getnames() if member.endswith(".safetensors")}
+    return sorted(found & TINY.keys())
+
+
+@pytest.mark.parametrize("name", names())
 def test_a_calibrator_of_every_method_says_what_it_said(name: str, old: Path) -> None:
     calibrator = hepcal.Calibrator.load(old / f"{name}.safetensors")
     prediction = calibrator.predict(hepcal.JetPairs.open(old / "table"))[:50]

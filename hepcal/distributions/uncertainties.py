@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["combine_draws", "in_quadrature", "signed_root"]
+__all__ = ["combine_draws", "in_quadrature", "of_sample_means", "signed_root", "variance_components"]
 
 
 def in_quadrature(*sigmas: np.ndarray, signed: np.ndarray | None = None) -> np.ndarray:
@@ -50,3 +50,48 @@ def combine_draws(mean: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.n
         np.sqrt((sigma**2).mean(axis=0)),
         np.sqrt(((mean - center) ** 2).sum(axis=0) / (len(mean) - 1)),
     )
+
+
+def variance_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What other events, and what other starting points and orders of the batches, contribute to the variance of one.
+
+    From B samples with s trainings each: the mean variance inside a sample is that of the procedure; the variance of
+    the means of the samples is that of the sample plus 1/s of it. Both are unbiased, and so noisy for one jet that they
+    are averaged over many, with their signs.
+
+    Args:
+        values: Predictions, shape (B, s, n), B and s at least two.
+
+    Returns:
+        Variances of the sample and of the procedure, float64 of shape (n,) each; the first may be negative.
+
+    >>> sample, procedure = variance_components(np.array([[[99.0], [101.0]], [[103.0], [105.0]]]))
+    >>> float(sample[0]), float(procedure[0])
+    (7.0, 2.0)
+    """
+    values = values.astype(np.float64)
+    procedure = values.var(axis=1, ddof=1).mean(axis=0)
+    return values.mean(axis=1).var(axis=0, ddof=1) - procedure / values.shape[1], procedure
+
+
+def of_sample_means(share: np.ndarray, samples: int, starts: int) -> np.ndarray:
+    """By what the spread of the means of the samples is to be multiplied, to be the error of the mean of all trainings.
+
+    The mean of B bootstrap samples with s starts each has the variance
+
+        sigma_sample² (1 + 1/B) + sigma_procedure² / (B s):
+
+    what other events would change, the scatter of the bootstrap samples, and what is left of the starting points. The
+    means of the samples scatter with sigma_sample² + sigma_procedure² / s.
+
+    Args:
+        share: Of the sample in the variance of one training, between 0 and 1.
+        samples: B.
+        starts: s.
+
+    >>> round(float(of_sample_means(np.array(1.0), 8, 5)), 3)
+    1.061
+    """
+    rest = 1 - share
+    quoted = share * (1 + 1 / samples) + rest / (samples * starts)
+    return np.asarray(np.sqrt(quoted / (share + rest / starts)))

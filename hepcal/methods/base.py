@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -102,6 +104,19 @@ class NetworkMethod(Method, ABC):
     @abstractmethod
     def build_head(self) -> Head:
         """The likelihood."""
+
+    def examined(
+        self,
+        objective: Objective,  # noqa: ARG002
+        seen: Callable[[], tuple[torch.Tensor, np.ndarray]],  # noqa: ARG002
+    ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        """What a look at the finished networks adds to the calibrator: tensors, and figures of the card.
+
+        Args:
+            objective: After the training.
+            seen: Gives some of the jets that it has seen: standardised inputs (m, d) and detector-level p_T (m,) [GeV].
+        """
+        return {}, {}
 
     @property
     @abstractmethod

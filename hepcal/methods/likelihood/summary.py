@@ -52,7 +52,7 @@ class SummaryLikelihood(Likelihood):
 
     sample: Literal["bootstrap", "same"] = "bootstrap"
     summary: SerializeAsAny[Regression] = Ensemble(
-        n=20, hidden=(50, 50), batch=500, learning_rate=3e-3, schedule="cosine", max_updates=4_000
+        n=20, starts=1, hidden=(50, 50), batch=500, learning_rate=3e-3, schedule="cosine", max_updates=4_000
     )
     summary_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     where_it_loses: Literal["blend", "flag"] = "blend"
@@ -61,13 +61,17 @@ class SummaryLikelihood(Likelihood):
     @classmethod
     def _named(cls, summary: Any) -> Any:
         """From a mapping with the name of the method, as in a card or a configuration file."""
+        if isinstance(summary, Ensemble):
+            # Networks of summary and density are paired, and each pair has a bootstrap sample of its own.
+            return summary.model_copy(update={"starts": 1})
         if not isinstance(summary, dict):
             return summary
         settings = dict(summary)
         name = settings.pop("method", None)
         if name not in (known := regressions(Regression)):
             raise ValueError(f"a summary needs 'method', one of {', '.join(known)}; found {name!r}")
-        return method_of(name).model_validate(settings)
+        found = method_of(name).model_validate(settings)
+        return found.model_copy(update={"starts": 1}) if isinstance(found, Ensemble) else found
 
     @field_serializer("summary")
     def _with_name(self, summary: Regression) -> dict[str, Any]:

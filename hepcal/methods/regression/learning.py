@@ -18,6 +18,8 @@ __all__ = ["learn"]
 # For starting values; multinomial choices are of at most 2^24.
 TYPICAL_JETS = 20_000
 MAX_CHOICES = 2**24
+# Jets at which finished networks are looked at.
+EXAMINED_JETS = 20_000
 
 
 def learn(task: Task, *, drawn: bool = False) -> Learned:
@@ -51,6 +53,14 @@ def learn(task: Task, *, drawn: bool = False) -> Learned:
     )
     figures = {"held_out_loss": float(np.mean(fit.best_losses)), **objective.figures()}
     tensors = dict(objective.tensors(generator))
+
+    def seen() -> tuple[torch.Tensor, np.ndarray]:
+        rows = np.random.default_rng(task.seed).permutation(len(task.fitted))[:EXAMINED_JETS]
+        some = task.fitted.take(np.sort(rows))
+        return input_tensor(some, task.inputs, task.place), np.asarray(some.reco)
+
+    more, of_them = method.examined(objective, seen)
+    tensors, figures = {**tensors, **more}, {**figures, **of_them}
     return Learned(tensors, target, figures, tuple(fit.history), fit.converged)
 
 

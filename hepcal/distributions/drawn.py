@@ -11,7 +11,7 @@ from hepcal.distributions.base import Distribution, Jets
 from hepcal.distributions.mixture import NormalMixture
 from hepcal.tables.random import RandomByJet
 
-__all__ = ["Drawn", "displaced"]
+__all__ = ["Drawn", "blurred", "displaced"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,10 +96,17 @@ class Drawn(Distribution):
 def displaced(one: Distribution, by: np.ndarray) -> Distribution:
     """A distribution for each jet, moved by ``by`` (S, n) in S draws, which sum to zero.
 
-    Of Gaussians, all draws together are taken as what they are draws of: the same, broadened by their standard
-    deviation (S - 1).
+    For one jet, all draws together are :func:`blurred`.
     """
     each = one.moved(by)
+    return each if (average := blurred(one, by)) is None else Drawn(each, average)
+
+
+def blurred(one: Distribution, by: np.ndarray) -> NormalMixture | None:
+    """What the draws of :func:`displaced` are draws of, where it is known in closed form.
+
+    Gaussians are broadened by the standard deviation (S - 1) of ``by``; of others the draws are all that there is.
+    """
     if not isinstance(one, NormalMixture):
-        return each
-    return Drawn(each, one.broadened(np.sqrt((by.astype(np.float64) ** 2).sum(0) / (len(by) - 1))))
+        return None
+    return one.broadened(np.sqrt(np.square(by, dtype=np.float64).sum(0) / (len(by) - 1)))

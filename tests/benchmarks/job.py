@@ -1,12 +1,14 @@
 """How fast the job of ``hepcal run`` is, and how much of its time the networks take.
 
-    python tests/benchmarks/job.py [FILESET] [--calibrator FILE] [--rounds 15] [--files 2] [--chunksize 100000]
+    python tests/benchmarks/job.py [FILESET] [--calibrator FILE] [--against FILE] [--rounds 15] [--files 2]
+                                   [--chunksize 100000]
 
 The second pass of ``hepcal run`` (``DijetProcessor`` through coffea's Runner, iterative executor, one process, one
 thread, CPU time), without opening files beforehand and drawing afterwards: reading, matching, features, networks,
-histograms. It is compared with the same pass for a stand-in that attaches the same columns without networks, and with
-the first pass, the survey. The default fileset is the embedded sample, the default calibrator a short training on its
-other part. Each round runs every case once, and ratios are taken inside a round (see ``rounds.py``).
+histograms. It is compared with the same pass for another calibrator, for a stand-in that attaches the same columns
+without networks, and with the first pass, the survey. The default fileset is the embedded sample; the default
+calibrators are short trainings on its other part, of :class:`hepcal.Hessian` and, to compare with, of
+:class:`hepcal.BNN`. Each round runs every case once, and ratios are taken inside a round (see ``rounds.py``).
 
 The share of the networks is found twice: from the times of the two variants, and with a clock around the networks.
 The latter leaves out what belongs to them, such as cutting blocks and turning outputs into GeV.
@@ -35,9 +37,11 @@ from hepcal.events.filesets import Dataset, Fileset, load_fileset
 from hepcal.methods.calibrator import Calibrator
 from hepcal.networks.inference import WeightDraws
 from hepcal.networks.parallel import threads
+from hepcal.networks.tangents import Tangents
 from hepcal.workflow import MOMENTUM
 
-WITH, WITHOUT, SURVEY = "with the calibrator", "stand-in without networks", "survey (first pass)"
+WITH, AGAINST = "with the calibrator", "with the other calibrator"
+WITHOUT, SURVEY = "stand-in without networks", "survey (first pass)"
 
 
 class Untouched(Calibrator):
@@ -82,7 +86,7 @@ class Untouched(Calibrator):
 
 
 class NetworkClock:
-    """Adds up the CPU time inside :class:`WeightDraws`.
+    """Adds up the CPU time inside :class:`WeightDraws` and :class:`Tangents`.
 
     Attributes:
         seconds: Since the start, or :meth:`reset`.
@@ -94,19 +98,24 @@ class NetworkClock:
     @contextmanager
     def running(self) -> Iterator[NetworkClock]:
         """Inside, every call of networks is timed."""
-        original = WeightDraws.__call__
+        originals = {kind: kind.__call__ for kind in (WeightDraws, Tangents)}
 
-        def timed(networks: WeightDraws, inputs: torch.Tensor) -> torch.Tensor:
-            start = time.process_time()
-            outputs = original(networks, inputs)
-            self.seconds += time.process_time() - start
-            return outputs
+        def timed(original: Callable[..., object]) -> Callable[..., object]:
+            def call(networks: object, inputs: torch.Tensor) -> object:
+                start = time.process_time()
+                outputs = original(networks, inputs)
+                self.seconds += time.process_time() - start
+                return outputs
 
-        WeightDraws.__call__ = timed  # type: ignore[method-assign]
+            return call
+
+        for kind, original in originals.items():
+            kind.__call__ = timed(original)  # type: ignore[method-assign]
         try:
             yield self
         finally:
-            WeightDraws.__call__ = original  # type: ignore[method-assign]
+            for kind, original in originals.items():
+                kind.__call__ = original  # type: ignore[method-assign]
 
     def noting(self, work: Callable[[], object], notes: list[float]) -> Callable[[], object]:
         """The same work; its share of network time is appended to ``notes``."""
@@ -124,15 +133,17 @@ def some_files(fileset: Fileset, count: int) -> Fileset:
     return Fileset(tuple(Dataset(d.name, dict(list(d.files.items())[:count]), d.metadata) for d in fileset.datasets))
 
 
-def short_training() -> Calibrator:
-    """A calibrator of the default method and size: what it predicts does not matter for its speed."""
+def short_training(method: type[hepcal.BNN | hepcal.Hessian]) -> Calibrator:
+    """A calibrator of the default size: what it predicts does not matter for its speed."""
     pairs = hepcal.JetPairs.from_fileset(demo_fileset("train"), show=False)
-    return hepcal.train(pairs, hepcal.BNN(max_updates=500, patience=500), seed=1, show=False)
+    return hepcal.train(pairs, method(max_updates=500, patience=500), seed=1, show=False)
 
 
-def cases(fileset: Fileset, calibrator: Calibrator, chunksize: int) -> tuple[dict[str, Callable[[], object]], int]:
+def cases(
+    fileset: Fileset, calibrator: Calibrator, other: Calibrator, chunksize: int
+) -> tuple[dict[str, Callable[[], object]], int]:
     """The passes, and the number of events of each."""
-    fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, *MOMENTUM)))}
+    fields = {"Jet": tuple(dict.fromkeys((*calibrator.uses, *other.uses, *MOMENTUM)))}
     inspected = running.inspect(fileset, fields, show=False)
 
     def job(processor: object) -> running.Run:
@@ -143,6 +154,7 @@ def cases(fileset: Fileset, calibrator: Calibrator, chunksize: int) -> tuple[dic
     survey = Survey.from_output(surveyed.output, fileset)
     processors: Mapping[str, object] = {
         WITH: DijetProcessor(calibrator, survey),
+        AGAINST: DijetProcessor(other, survey),
         WITHOUT: DijetProcessor(Untouched(calibrator), survey),
         SURVEY: SurveyProcessor(),
     }
@@ -153,20 +165,24 @@ def main() -> None:
     """Time and print."""
     parser = argparse.ArgumentParser(description="Events per second of the main job")
     parser.add_argument("fileset", nargs="?", help="default: the embedded sample")
-    parser.add_argument("--calibrator", help="default: a short training")
+    parser.add_argument("--calibrator", help="default: a short training of Hessian")
+    parser.add_argument("--against", help="default: a short training of BNN")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--files", type=int, default=2, help="files per data set")
     parser.add_argument("--chunksize", type=int, default=running.DEFAULT_CHUNKSIZE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     fileset = load_fileset(arguments.fileset) if arguments.fileset else demo_fileset("test")
-    calibrator = Calibrator.load(arguments.calibrator) if arguments.calibrator else short_training()
+    calibrator, other = (
+        Calibrator.load(path) if path else short_training(method)
+        for path, method in ((arguments.calibrator, hepcal.Hessian), (arguments.against, hepcal.BNN))
+    )
     notes: list[float] = []
     clock = NetworkClock()
     with threads(1), clock.running():
-        jobs, events = cases(some_files(fileset, arguments.files), calibrator, arguments.chunksize)
+        jobs, events = cases(some_files(fileset, arguments.files), calibrator, other, arguments.chunksize)
         timed = play({**jobs, WITH: clock.noting(jobs[WITH], notes)}, arguments.rounds)
-    print(f"\n{events} events, {calibrator!r}, one process, one thread, CPU time; median (quartiles)")
+    print(f"\n{events} events, {calibrator!r} against {other!r}, one process, one thread, CPU time; median (quartiles)")
     for name in timed.seconds:
         print(f"  {name:28s} {timed.rate(name, events)} events/s")
     both = events / (timed.seconds[WITH] + timed.seconds[SURVEY])
@@ -175,6 +191,7 @@ def main() -> None:
     print(f"  share of the networks in the second pass: {derived} from the two variants,")
     # The first note is of the round that is not counted.
     print(f"  {Quartiles.of(np.array(notes[1:]))} with a clock around them")
+    print(f"  second pass {timed.speed_up(WITH, AGAINST)} times as fast as that of the other calibrator")
     print(f"  second pass over that of the stand-in: {timed.speed_up(WITHOUT, WITH)} times its time")
 
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from hepcal.distributions import Distribution
-from hepcal.distributions.drawn import displaced
+from hepcal.distributions.drawn import blurred, displaced
 from hepcal.events.columns import COVERED, REPLICAS
 from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Positive
 from hepcal.methods.interval_coverage import central
@@ -107,33 +107,35 @@ class HessianCalibrator(NetworkCalibrator):
 
     def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> dict[str, np.ndarray]:
         """Columns [GeV] of one block, and replicas (n, draws) if asked for."""
-        return self._from(*self._parts(inputs), pt, replicas=replicas)
+        outputs, changes = self._parts(inputs)
+        moved = self._moved(changes) if replicas else None
+        return self._from(self._head.distribution(outputs), changes, moved, pt)
 
     def _from(
-        self, outputs: torch.Tensor, changes: torch.Tensor, pt: np.ndarray, *, replicas: bool
+        self, found: Distribution, changes: torch.Tensor, moved: np.ndarray | None, pt: np.ndarray
     ) -> dict[str, np.ndarray]:
-        found = self._head.distribution(outputs)
+        """Columns [GeV], and replicas if it is known how they are moved."""
         mean = found.means()[0] * self.target.scale + self.target.location
         stoch = np.sqrt(found.variances()[0]) * self.target.scale
         pred = changes.square().sum(0).sqrt().cpu().numpy() * self.target.scale
         columns = self._with_total(mean, stoch, pred, pt)
-        if replicas:
-            columns[REPLICAS] = ((mean + self.target.scale * self._moved(changes)) * pt).T
+        if moved is not None:
+            columns[REPLICAS] = ((mean + self.target.scale * moved) * pt).T
         return columns
 
     def _judged(self, inputs: torch.Tensor, pt: np.ndarray, truth: np.ndarray, *, replicas: bool) -> dict[str, Any]:
         """See :meth:`Calibrator._judged`."""
         outputs, changes = self._parts(inputs)
         y = (truth / pt - self.target.location) / self.target.scale
-        pit = self._displaced(outputs, changes).cdf(y[:, None])[:, 0]
-        return self._from(outputs, changes, pt, replicas=replicas) | {COVERED: central(pit)}
-
-    def _displaced(self, outputs: torch.Tensor, changes: torch.Tensor) -> Distribution:
-        return displaced(self._head.distribution(outputs), self._moved(changes))
+        found, moved = self._head.distribution(outputs), self._moved(changes)
+        average = blurred(found, moved)
+        pit = (displaced(found, moved) if average is None else average).cdf(y[:, None])[:, 0]
+        return self._from(found, changes, moved if replicas else None, pt) | {COVERED: central(pit)}
 
     def moments_by_network(self, inputs: torch.Tensor, pt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`NetworkCalibrator.moments_by_network`."""
-        found = self._displaced(*self._parts(inputs))
+        outputs, changes = self._parts(inputs)
+        found = displaced(self._head.distribution(outputs), self._moved(changes))
         scale = self.target.scale * pt
         return found.means() * scale + self.target.location * pt, found.variances() * scale**2
 

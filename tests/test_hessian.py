@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 import hepcal
 from hepcal.errors import CalibratorFileError
+from hepcal.networks.averaging import AveragedMembers
+from hepcal.networks.dense import DenseLayout
 
 # A network without hidden layers is a linear regression, whose posterior is known.
 LINEAR = {"hidden": (), "max_updates": 2_000, "patience": 400, "learning_rate": 1e-2, "schedule": "cosine"}
@@ -79,10 +82,41 @@ def test_the_density_is_broadened_by_sigma_pred(tiny_calibrator, tiny_pairs):
     np.testing.assert_allclose(prediction.quantile(0.8413447)[:, 0], prediction.mean + width, rtol=1e-5)
 
 
-def test_the_value_is_that_of_the_network_alone(train_tiny, tiny_pairs, tiny_calibrator):
-    one, other = (tiny_calibrator(name).predict(tiny_pairs) for name in ("hessian", "heteroscedastic"))
+def test_without_an_average_the_network_is_that_of_the_update_before(tiny_pairs):
+    """One update is taken into the average when the next one begins: the look after it judges the one before."""
+    settings = {"hidden": (8,), "learning_rate": 1e-2, "batch": 50, "patience": 8_000, "schedule": "constant"}
+    one = hepcal.train(tiny_pairs, hepcal.Hessian(**settings, averaged=1, max_updates=31), seed=3, show=False)
+    other = hepcal.train(tiny_pairs, hepcal.Heteroscedastic(**settings, max_updates=30), seed=3, show=False)
+    one, other = one.predict(tiny_pairs), other.predict(tiny_pairs)
     np.testing.assert_allclose(one.mean, other.mean, rtol=1e-6)
     np.testing.assert_allclose(one.sigma_stoch, other.sigma_stoch, rtol=1e-5)
+
+
+def test_the_average_is_that_of_the_updates():
+    """As long as there are few, all count alike; then old ones are forgotten."""
+    network = AveragedMembers(DenseLayout((2, 3, 1)), 1, torch.Generator().manual_seed(1), updates=4)
+    path = torch.randn((9, *network.weights.shape), generator=torch.Generator().manual_seed(2), dtype=torch.float32)
+    expected = None
+    for number, weights in enumerate(path):
+        with torch.no_grad():
+            network.weights.copy_(weights)
+        network.follow()
+        share = 1 / min(number + 1, 4)
+        expected = weights if expected is None else expected + share * (weights - expected)
+        torch.testing.assert_close(network.average, expected)
+        if number == 3:
+            torch.testing.assert_close(network.average, path[:4].mean(0))
+
+
+def test_an_average_scatters_less_from_start_to_start():
+    """The mean of all jets, for other starts and orders of one sample, at a step size that does not fall."""
+    settings = {"hidden": (16,), "learning_rate": 1e-2, "batch": 50, "max_updates": 500, "patience": 500}
+    sample, spreads = linear_sample(2_000, 3), []
+    for averaged in (1, 200):
+        method = hepcal.Hessian(**settings, averaged=averaged, schedule="constant", directions=4)
+        found = [hepcal.train(sample, method, seed=k, show=False).predict(sample).mean.mean() for k in range(6)]
+        spreads.append(np.std(found, ddof=1))
+    assert spreads[1] < 0.6 * spreads[0]
 
 
 def test_the_card_says_how_the_error_came_about(tiny_calibrator):

@@ -173,7 +173,9 @@ def summary(name: str, method: str, size: int, found: Mapping[str, Any]) -> str:
     if "all" in of:
         bins = {key: value for key, value in of.items() if isinstance(value, dict) and "edges" in value}
         for key, each in bins.items():
-            ratios = " ".join(f"{r:.2f}±{e:.2f}" for r, e in zip(each["ratio"], each["ratio_unc"], strict=True))
+            ratios = " ".join(
+                "-" if r is None else f"{r:.2f}±{e:.2f}" for r, e in zip(each["ratio"], each["ratio_unc"], strict=True)
+            )
             line += f"\n    {key}: {ratios}"
         line += f"\n    one training to the next: {of['all']['training_to_training'][0]:.2f}"
     for key, each in of.get("observables", {}).items():

@@ -13,10 +13,11 @@ from hepcal.distributions.drawn import blurred, displaced
 from hepcal.events.columns import COVERED, REPLICAS
 from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Positive
 from hepcal.methods.interval_coverage import central
-from hepcal.methods.regression.heteroscedastic import members_of
 from hepcal.methods.regression.network import NetworkCalibrator
 from hepcal.methods.regression.settings import DensityMethod
-from hepcal.networks.objectives import MembersObjective, TrainingSet
+from hepcal.networks.averaging import AveragedMembers, AveragedObjective
+from hepcal.networks.dense import DenseLayout
+from hepcal.networks.objectives import TrainingSet
 from hepcal.networks.tangents import Projections, Tangents
 from hepcal.tables.rows import Rows
 
@@ -26,10 +27,10 @@ __all__ = ["Hessian", "HessianCalibrator"]
 class Hessian(DensityMethod):
     """One network with the statistical error of its training from the Hessian of its loss: recommended.
 
-    The network of :class:`~hepcal.Heteroscedastic`. After the training, all its weights get a Gaussian with their full
-    covariance (:mod:`hepcal.networks.curvature`), carried to the predictions by their derivatives. As in Hessian sets
-    of parton densities, the calibrator holds a few dozen directions, from which replicas are made. It regresses the
-    truth, so it depends on the truth spectrum of the training (arXiv:2205.05084).
+    The network of :class:`~hepcal.Heteroscedastic`, averaged over its last updates. After the training, all its weights
+    get a Gaussian with their full covariance (:mod:`hepcal.networks.curvature`), carried to the predictions by their
+    derivatives. As in Hessian sets of parton densities, the calibrator holds a few dozen directions, from which replicas
+    are made. It regresses the truth, so it depends on the truth spectrum of the training (arXiv:2205.05084).
 
     Attributes:
         error: ``laplace``, the posterior of the weights, or ``sandwich``, what other events would have changed, which
@@ -38,6 +39,7 @@ class Hessian(DensityMethod):
         directions: Directions in the space of the weights that the calibrator keeps, fewer than replicas.
         rank: Dimensions of signals and inputs, by layer, that changes along them are made of
             (:mod:`hepcal.networks.tangents`).
+        averaged: Updates whose average the network is (:mod:`hepcal.networks.averaging`); 1: the last one alone.
         curvature: Largest number of jets that the curvature is taken from.
     """
 
@@ -50,6 +52,7 @@ class Hessian(DensityMethod):
     draws: Annotated[int, Field(ge=2)] = 50
     directions: Annotated[int, Field(ge=1)] = 49
     rank: Positive = 12
+    averaged: Positive = 1_000
     curvature: Annotated[int, Field(ge=100)] = 2_000
 
     def model_post_init(self, _context: Any, /) -> None:
@@ -57,11 +60,13 @@ class Hessian(DensityMethod):
         if self.directions >= self.draws:
             raise ValueError(f"{self.directions} directions need at least {self.directions + 1} draws: raise draws")
 
-    def objective(self, sample: TrainingSet, generator: torch.Generator) -> MembersObjective:
+    def objective(self, sample: TrainingSet, generator: torch.Generator) -> AveragedObjective:
         """The negative log-likelihood per jet, with L2 strength 1 / (2 prior_width² N)."""
         head = self.build_head()
-        networks = members_of(head, (sample.inputs, *self.hidden), sample.target, generator)
-        return MembersObjective(networks, head, self.decay(sample.n_eff) / 2, autograd=self.autograd)
+        layout = DenseLayout((sample.inputs, *self.hidden, head.outputs))
+        networks = AveragedMembers(layout, 1, generator, self.averaged)
+        layout.set_output_bias(networks.weights, head.start(sample.target))
+        return AveragedObjective(networks, head, self.decay(sample.n_eff) / 2, autograd=self.autograd)
 
     def decay(self, n_eff: float) -> float:
         """Curvature of the prior of the weights, per jet."""

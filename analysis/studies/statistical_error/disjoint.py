@@ -28,7 +28,7 @@ METHODS: dict[str, NetworkMethod] = {
     "hessian": hepcal.Hessian(),
     "sandwich": hepcal.Hessian(error="sandwich"),
     "bnn": hepcal.BNN(),
-    "ensemble": hepcal.Ensemble(),
+    "ensemble": hepcal.Ensemble(n=8),
     "dropout": hepcal.Dropout(),
 }
 TRAININGS, QUICK_TRAININGS = 20, 4

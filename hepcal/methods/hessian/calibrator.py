@@ -29,8 +29,8 @@ class Hessian(DensityMethod):
 
     The network of :class:`~hepcal.Heteroscedastic`, averaged over its last updates. After the training, all its weights
     get a Gaussian with their full covariance (:mod:`hepcal.networks.curvature`), carried to the predictions by their
-    derivatives. As in Hessian sets of parton densities, the calibrator holds a few dozen directions, from which replicas
-    are made. It regresses the truth, so it depends on the truth spectrum of the training (arXiv:2205.05084).
+    derivatives. As in Hessian sets of parton densities, the calibrator holds a few dozen directions, from which
+    replicas are made. It regresses the truth, so it depends on the truth spectrum of the training (arXiv:2205.05084).
 
     Attributes:
         error: ``laplace``, the posterior of the weights, or ``sandwich``, what other events would have changed, which

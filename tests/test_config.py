@@ -43,6 +43,7 @@ def test_the_example_configs_are_those_that_the_documentation_names() -> None:
         "ensemble",
         "gaussian_ansatz",
         "generalised_inversion",
+        "hessian",
         "inversion",
         "likelihood",
         "mse",
@@ -55,6 +56,7 @@ def test_the_example_configs_are_those_that_the_documentation_names() -> None:
     ("name", "method"),
     [
         ("bnn", hepcal.BNN),
+        ("hessian", hepcal.Hessian),
         ("mse", hepcal.MSE),
         ("inversion", hepcal.NumericalInversion),
         ("generalised_inversion", hepcal.GeneralisedInversion),

@@ -38,7 +38,7 @@ from hepcal.evaluation.spread import bootstrap_trainings, spread_ratio
 # * a Bayesian network with a **Gaussian** likelihood, as in arXiv:2003.11099;
 # * the same network with the head `tails`: a Gaussian core with power-law tails on both sides, on a broad Gaussian;
 # * the same with the head `mixture`: three Gaussians;
-# * an **ensemble** of ordinary networks with the head `tails`, each trained on its own bootstrap sample.
+# * an **ensemble** of ordinary networks with the head `tails`, trained on bootstrap samples, two starts on each.
 #
 # Networks and trainings are small to keep this notebook short; leave the settings out for an analysis.
 
@@ -62,14 +62,14 @@ predictions = {name: calibrator.predict(test.features, test.reco) for name, cali
 
 # %%
 for name, calibrator in calibrators.items():
-    print(f"{name}: {calibrator.replicas} networks, pt_calib is the {calibrator.card.quantity}")
+    print(f"{name}: {calibrator.replicas} replicas, pt_calib is the {calibrator.card.quantity}")
 print("columns:", *calibrator.columns)
 print("systematic variations:", *calibrator.uncertainties)
 
 # %%
 kinds = ("stoch", "pred", "tot")
 print(f"{'method':<16} {'pt_calib':<9}" + "".join(f"{f'sigma_{kind}':>13}" for kind in kinds))
-for method in (hepcal.BNN, hepcal.Ensemble, hepcal.Dropout, hepcal.Heteroscedastic, hepcal.MSE):
+for method in (hepcal.BNN, hepcal.Hessian, hepcal.Ensemble, hepcal.Dropout, hepcal.Heteroscedastic, hepcal.MSE):
     marks = ("yes" if f"pt_calib_sigma_{kind}" in method.uncertainties else "-" for kind in kinds)
     print(f"{method.__name__:<16} {method.quantity:<9}" + "".join(f"{mark:>13}" for mark in marks))
 
@@ -79,7 +79,8 @@ for method in (hepcal.BNN, hepcal.Ensemble, hepcal.Dropout, hepcal.Heteroscedast
 #
 # | method | `sigma_pred` is the spread over | as a statistical error |
 # | --- | --- | --- |
-# | `Ensemble` | networks trained on bootstrap samples | **recommended**; with `sample="same"` it is optimiser noise |
+# | `Hessian` | replicas from the curvature of the loss | **recommended**, for the price of one network |
+# | `Ensemble` | means of bootstrap samples, scaled to the error of the mean | right, for the price of 40 |
 # | `BNN` | draws from a mean-field posterior | an estimate; see below |
 # | `Dropout` | random masks of hidden units | no: it does not shrink as the sample grows |
 # | `Heteroscedastic`, `MSE` | nothing: there is one network | not provided |
@@ -193,14 +194,14 @@ ax.legend(title="Detector-level $p_T$", frameon=False)
 # Repeating the training on the *same* sample with other seeds would show noise of the optimiser only.
 #
 # Five trainings are enough to show the call; take 20 or more to judge. The Bayesian network is compared with other
-# trainings of itself, the ensemble with single networks like its members. The last line compares how far the mean of
-# all jets moves, which tests the correlations between jets.
+# trainings of itself, the ensemble, whose value is a mean over starting points, with means of two networks on one
+# sample. The last line compares how far the mean of all jets moves, which tests the correlations between jets.
 
 # %%
 edges = np.quantile(predictions["BNN, Gaussian"].mean, [0.01, 0.25, 0.5, 0.75, 0.99])
 retrained = {
     "BNN, Gaussian": methods["BNN, Gaussian"],
-    "Ensemble, tails": hepcal.Heteroscedastic(**small, head="tails"),
+    "Ensemble, tails": hepcal.Ensemble(**small, n=2, sample="same", head="tails"),
 }
 spreads = {}
 for name, method in retrained.items():
@@ -228,13 +229,11 @@ hepcal.plot.spread_ratio(edges, ratios, label, ax=ax)
 #   jet; after a long one it is too wide (`tests/studies/test_heteroscedastic_toy.py`). So a figure like this does not
 #   carry over to another training: make it for yours. For the mean of all jets it is too wide already here: the
 #   sample fixes that far better than independent weights can know.
-# * **The bootstrap ensemble is the recommended statistical error.** It is the scatter of trainings by construction; the
-#   figure shows that networks trained all at once scatter like networks trained one by one. That bootstrap samples
-#   scatter like independent ones is checked where independent ones can be had, on a toy
-#   (`tests/studies/test_heteroscedastic_toy.py`).
-# * $n$ members know the error to a relative $1/\sqrt{2(n-1)}$ per jet, which is why the default is 40 and not 8. The
-#   mean of the members scatters less than one of them, because the noise of the optimiser averages out: the error is
-#   rather too large for it.
+# * **An ensemble knows the error of its mean.** From the scatter inside and between its bootstrap samples it tells what
+#   other events would change from what another start changes, which averages out. Four samples, as here, know little of
+#   it, a relative $1/\sqrt{2 \cdot 3}$ per jet, which is why the default is 40 networks and not 8.
+# * **`Hessian` is the recommended statistical error**: one network, and the curvature of its loss. That it is the scatter
+#   of trainings on other events is shown with disjoint samples of QCD jets in `analysis/studies/statistical_error`.
 #
 # Neither knows of a wrong simulation, nor of the dependence on the truth spectrum of the training.
 
@@ -331,7 +330,7 @@ ax.legend(frameon=False, loc="upper left")
 #
 # * Intervals: `head="tails"`, or `head="mixture"` where a density may have more peaks; `prediction.interval()` and
 #   `prediction.highest_density()`.
-# * Statistical error of the training: `Ensemble(head="tails")`, which is `analysis/configs/ensemble.yaml`.
-# * Errors of event observables: replicas of an ensemble; `calib_pred` where an envelope is enough.
+# * Statistical error of the training: `Hessian()`, which is `analysis/configs/hessian.yaml`; an `Ensemble` to check.
+# * Errors of event observables: replicas of these; `calib_pred` where an envelope is enough.
 # * Look at the coverage, and at the ratio of `sigma_pred` to the scatter of trainings, on your own sample:
 #   `hepcal diagnose`, `hepcal.evaluation.spread`.

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from drawing import draw
-from samples import Sample, qcd, toy
+from samples import Sample, qcd, qcd_signed, top, toy
 
 import hepcal
 from hepcal.evaluation.spread import spread_ratio
@@ -23,7 +23,7 @@ from hepcal.methods.base import NetworkMethod
 from hepcal.methods.card import Card
 from hepcal.progress import Progress
 
-SAMPLES = {"qcd": qcd, "toy": toy}
+SAMPLES = {"qcd": qcd, "toy": toy, "qcd_signed": qcd_signed, "top": top}
 METHODS: dict[str, NetworkMethod] = {
     "hessian": hepcal.Hessian(),
     "sandwich": hepcal.Hessian(error="sandwich"),
@@ -118,9 +118,9 @@ def plain(value: Any) -> Any:
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with qcd/.")],
+    data: Annotated[Path, typer.Option(help="Folder with qcd/ and top/.")],
     output: Annotated[Path, typer.Option(help="Where tables, trainings, results and figures go.")] = Path("results"),
-    sample: Annotated[list[str] | None, typer.Option(help="qcd or toy; default: both.")] = None,
+    sample: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SAMPLES)}; default: all.")] = None,
     method: Annotated[list[str] | None, typer.Option(help=f"{', '.join(METHODS)}; default: hessian.")] = None,
     same: Annotated[bool, typer.Option(help="Also other starts on one sample: the part of the procedure.")] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,

@@ -14,7 +14,12 @@ from hepcal.plot.panels import SERIES, STYLE
 
 __all__ = ["draw"]
 
-TITLES = {"qcd": "QCD dijets, Pythia 8 + Delphes", "toy": "Toy of one input"}
+TITLES = {
+    "qcd": "QCD dijets, Pythia 8 + Delphes",
+    "toy": "Toy of one input",
+    "qcd_signed": "QCD dijets, 20 % negative weights",
+    "top": "Top fat jets, 401 inputs of constituents",
+}
 AXES = {"pt": "jet $p_T$ [GeV]", "abs_eta": r"jet $|\eta|$", "x": "input $x$"}
 # Where an error is right.
 RIGHT = (0.8, 1.25)

@@ -1,9 +1,9 @@
-"""Disjoint training samples, and jets to predict: QCD dijets, and a toy of one input."""
+"""Disjoint training samples, and jets to predict: QCD dijets, also with signed weights, constituents, and a toy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from hepcal.events.features import DEFAULT_FEATURES
 from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.calibrator import Calibrator
 
-__all__ = ["Sample", "qcd", "toy"]
+__all__ = ["Sample", "qcd", "qcd_signed", "top", "toy"]
 
 TRAIN_FILES, TEST_EVENTS = 28, 3_000
 # Of the dijet mass [GeV]: a tenth of the events are above.
 MASS_ABOVE = 3_000.0
 ETA_EDGES = (0.0, 0.5, 1.0, 1.5, 2.5)
 RECO = 100.0
+# Fat jets [GeV], and how many are predicted.
+TOP_PT, TOP_EDGES, TOP_TESTED = (400.0, 1000.0), (400.0, 500.0, 600.0, 700.0, 800.0, 1000.0), 3_000
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,46 @@ def qcd(data: Path, tables: Path) -> Sample:
     title = "QCD dijets, Pythia 8 + Delphes"
     observables = ("mean dijet mass", f"events above {MASS_ABOVE:.0f} GeV")
     return Sample(title, (2_000, 5_000, 14_000), part, predict, bins, observables=observables)
+
+
+def qcd_signed(data: Path, tables: Path) -> Sample:
+    """The same with the weight -1 for a fifth of the events, at random, in training: what is predicted is the same."""
+    sample = qcd(data, tables)
+
+    def part(k: int, size: int) -> hepcal.JetPairs:
+        found = sample.part(k, size)
+        _, number = np.unique(np.asarray(found.event), return_inverse=True)
+        sign = np.where(np.random.default_rng([3, k, size]).uniform(size=number.max() + 1) < 0.2, -1.0, 1.0)
+        return replace(found, weight=sign[number])
+
+    return replace(sample, title=f"{sample.title}, 20 % negative weights", sizes=(14_000,), part=part)
+
+
+def top(data: Path, tables: Path) -> Sample:
+    """Fat jets of tops with up to 100 constituents each: 401 inputs."""
+    if not (tables / "top").is_dir():
+        content = {
+            "top": {"files": {str(file): "Delphes" for file in sorted(data.glob("top/*isr_off*.root"))}, "metadata": {}}
+        }
+        features = hepcal.Features(constituents=hepcal.Constituents())
+        hepcal.JetPairs.from_fileset(content, features, jets="FatJet", truth="Particle[0]", chunksize=10_000).save(
+            tables / "top"
+        )
+    pairs = hepcal.JetPairs.open(tables / "top")
+    inside = np.flatnonzero((np.asarray(pairs.reco) > TOP_PT[0]) & (np.asarray(pairs.reco) < TOP_PT[1]))
+    rows = np.random.default_rng(2011).permutation(inside)
+    test = pairs.take(np.sort(rows[-TOP_TESTED:]))
+
+    def part(k: int, size: int) -> hepcal.JetPairs:
+        return pairs.take(np.sort(rows[k * size : (k + 1) * size]))
+
+    def predict(calibrator: Calibrator) -> dict[str, np.ndarray]:
+        found = calibrator.predict(test)
+        out = {"pt": found.mean.astype(np.float64)}
+        return out if found.sigma_pred is None else {**out, "sigma_pred": found.sigma_pred.astype(np.float64)}
+
+    pt = np.asarray(test.reco, dtype=np.float64)
+    return Sample("top fat jets, constituents", (2_000,), part, predict, {"pt": (pt, np.array(TOP_EDGES))})
 
 
 def _dijets(files: list[Path]) -> ak.Array:

@@ -13,7 +13,7 @@ from hepcal.networks.directions import directions
 from hepcal.networks.heads import CrystalBallHead, GaussianHead, MixtureHead, TailHead
 from hepcal.networks.influence import influence, representatives
 from hepcal.networks.jacobian import JacobianRows, Linearisation
-from hepcal.networks.tangents import Projections, Tangents, fit_projections
+from hepcal.networks.tangents import ExactTangents, ProjectedTangents, Projections, fit_projections
 from hepcal.tables.signed_weights import Cells
 from hepcal.tagging.lola import ClassHead
 
@@ -256,12 +256,26 @@ def test_tangents_are_the_derivatives_where_all_dimensions_are_kept(name, networ
     fitted = fit_projections(layout, head, flat, along, x, rank=20)
     assert fitted.unexplained < 1e-6
     reread = Projections.of(fitted.tensors(), 3)
-    outputs, changes = Tangents(layout, head, flat, reread, torch.device("cpu"))(x[:1024].T.contiguous())
+    outputs, changes = ProjectedTangents(layout, head, flat, reread, torch.device("cpu"))(x[:1024].T.contiguous())
     exact = Linearisation(layout, flat, x[:1024])
     rows = exact.rows(head.mean_gradient(exact.outputs))
     np.testing.assert_allclose(outputs.T, exact.outputs, rtol=1e-4, atol=1e-5)
     size = rows.along(along, layout).abs().max()
     np.testing.assert_allclose(changes.T, rows.along(along, layout), atol=2e-3 * float(size))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_exact_tangents_are_the_derivatives(name):
+    head = HEADS[name]
+    layout = DenseLayout((3, 7, 5, head.outputs))
+    flat = layout.start(generator())
+    along = torch.randn((4, layout.count), generator=generator(5), dtype=torch.float64)
+    x = torch.randn((1_024, 3), generator=generator(7), dtype=torch.float64).float()
+    outputs, changes = ExactTangents(layout, head, flat, along.float(), torch.device("cpu"))(x.T.contiguous())
+    exact = Linearisation(layout, flat, x)
+    expected = exact.rows(head.mean_gradient(exact.outputs)).along(along, layout)
+    np.testing.assert_allclose(outputs.T, exact.outputs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(changes.T, expected, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_few_dimensions_keep_the_size_of_the_changes():
@@ -271,9 +285,9 @@ def test_few_dimensions_keep_the_size_of_the_changes():
     x = torch.randn((5_000, 3), generator=generator(7), dtype=torch.float64).float()
     fitted = fit_projections(layout, GaussianHead(), flat, along, x[:4_000], rank=1)
     assert 0.01 < fitted.unexplained < 0.9
-    _, changes = Tangents(layout, GaussianHead(), flat, Projections.of(fitted.tensors(), 3), torch.device("cpu"))(
-        x[4_000:].T.contiguous()
-    )
+    _, changes = ProjectedTangents(
+        layout, GaussianHead(), flat, Projections.of(fitted.tensors(), 3), torch.device("cpu")
+    )(x[4_000:].T.contiguous())
     exact = Linearisation(layout, flat, x[4_000:])
     expected = exact.rows(GaussianHead().mean_gradient(exact.outputs)).along(along, layout).square().sum(1)
     assert float((changes.square().sum(0) / expected).mean()) == pytest.approx(1, abs=0.1)

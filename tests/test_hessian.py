@@ -150,3 +150,22 @@ def test_a_file_without_its_directions_is_refused(name, tiny_calibrator):
 def test_methods_that_train_networks_in_their_own_way_refuse_it(made_of, message):
     with pytest.raises(ValueError, match=message):
         made_of(hepcal.Hessian())
+
+
+def test_inputs_that_few_dimensions_do_not_stand_for_keep_their_directions():
+    """Sixty inputs that all matter, and two dimensions for them."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(600, 60))
+    y = 1 + 0.02 * np.tanh(x @ rng.normal(size=(60, 60))).sum(1) + 0.05 * rng.standard_normal(600)
+    reco = np.full(600, 100.0)
+    names = [f"x{k}" for k in range(60)]
+    pairs = hepcal.JetPairs.from_arrays(x, names, reco=reco, truth=reco * np.maximum(y, 0.2))
+    method = hepcal.Hessian(hidden=(40,), max_updates=300, patience=300, rank=2, draws=20, directions=19)
+    calibrator = hepcal.train(pairs, method, seed=1, show=False)
+    assert "tangent_directions" in calibrator.tensors
+    assert calibrator.card.figures["tangents_unexplained"] == 0
+    again = hepcal.Calibrator.from_content(calibrator.content).predict(pairs)
+    np.testing.assert_allclose(again.replicas().std(0, ddof=1), again.sigma_pred, rtol=2e-3)
+    assert np.array_equal(again.sigma_pred, calibrator.predict(pairs).sigma_pred)
+    alone = calibrator.predict(pairs.take(np.arange(7, 12))).sigma_pred
+    assert np.array_equal(alone, calibrator.predict(pairs).sigma_pred[7:12])

@@ -232,8 +232,9 @@ hepcal.plot.spread_ratio(edges, ratios, label, ax=ax)
 # * **An ensemble knows the error of its mean.** From the scatter inside and between its bootstrap samples it tells what
 #   other events would change from what another start changes, which averages out. Four samples, as here, know little of
 #   it, a relative $1/\sqrt{2 \cdot 3}$ per jet, which is why the default is 40 networks and not 8.
-# * **`Hessian` is the recommended statistical error**: one network, and the curvature of its loss. That it is the scatter
-#   of trainings on other events is shown with disjoint samples of QCD jets in `analysis/studies/statistical_error`.
+# * **`Hessian` is the recommended statistical error**: one network, and the curvature of its loss. That it is the
+#   scatter of trainings on other events is shown with disjoint samples of QCD jets in
+#   `analysis/studies/statistical_error`.
 #
 # Neither knows of a wrong simulation, nor of the dependence on the truth spectrum of the training.
 

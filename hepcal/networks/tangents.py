@@ -13,6 +13,7 @@ and a linear map, fitted to the exact changes of typical jets, takes the product
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from hepcal.networks.heads import Head
 from hepcal.networks.inference import with_bias_column
 from hepcal.networks.jacobian import JacobianRows, Linearisation
 
-__all__ = ["Projections", "Tangents", "fit_projections"]
+__all__ = ["ExactTangents", "ProjectedTangents", "Projections", "Tangents", "fit_projections"]
 
 JETS_AT_ONCE = 2_000
 mask_by_relu = torch.ops.aten.threshold_backward.grad_input
@@ -37,7 +38,7 @@ NOISE = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class Projections:
-    """What :class:`Tangents` needs beside the network.
+    """What :class:`ProjectedTangents` needs beside the network.
 
     Attributes:
         signals: By layer, shape (p, out).
@@ -67,27 +68,20 @@ class Projections:
         return cls(signals, inputs, tensors["tangent_changes"], float("nan"))
 
 
-class Tangents:
+class Tangents(ABC):
     """A network with the changes of its mean along directions, ready for inference. Several threads may call it.
 
     Args:
         layout: The network; it has biases.
         head: What its outputs mean.
         flat: Its parameters, float32 of shape (count,).
-        projections: Of the directions.
         device: Where to compute.
     """
 
-    def __init__(
-        self, layout: DenseLayout, head: Head, flat: torch.Tensor, projections: Projections, device: torch.device
-    ) -> None:
+    def __init__(self, layout: DenseLayout, head: Head, flat: torch.Tensor, device: torch.device) -> None:
         self.device, self._head, self._sizes = device, head, layout.sizes
         self._layers = [with_bias_column(*layer).to(device) for layer in layout.split(flat)]
         self._back = [layer[:, :-1].T.contiguous() for layer in self._layers]
-        self._signals, self._inputs = (
-            [part.to(device) for part in parts] for parts in (projections.signals, projections.inputs)
-        )
-        self._changes = projections.changes.to(device)
         self._scratch = threading.local()
 
     def __call__(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,34 +94,90 @@ class Tangents:
         Returns:
             float32 of shapes (out, n) and (directions, n), new.
         """
-        units, products = self._buffers(inputs.shape[1])
+        units = self._buffers(inputs.shape[1])
         units[0][:-1].copy_(inputs)
         for weight, source, target in zip(self._layers[:-1], units, units[1:], strict=False):
             torch.mm(weight, source, out=target[:-1]).relu_()
         outputs = torch.mm(self._layers[-1], units[-1])
-        signal = self._head.mean_gradient(outputs.T).T.contiguous()
-        end = len(products)
-        for number in range(len(units) - 1, -1, -1):
-            of_signal, of_inputs = self._signals[number] @ signal, self._inputs[number] @ units[number]
-            start = end - len(of_signal) * len(of_inputs)
-            torch.mul(of_signal[:, None], of_inputs, out=products[start:end].view(len(of_signal), len(of_inputs), -1))
-            end = start
-            if number:
-                returned = torch.mm(self._back[number], signal)
-                signal = mask_by_relu(returned, units[number][:-1], 0, grad_input=returned)
-        return outputs, torch.mm(self._changes, products)
+        signals = [self._head.mean_gradient(outputs.T).T.contiguous()]
+        for back, source in zip(self._back[:0:-1], units[:0:-1], strict=True):
+            returned = torch.mm(back, signals[-1])
+            signals.append(mask_by_relu(returned, source[:-1], 0, grad_input=returned))
+        return outputs, self._changed(signals[::-1], units)
 
-    def _buffers(self, jets: int) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Inputs of the layers with a row of ones, and the products of projections, of the calling thread."""
+    @abstractmethod
+    def _changed(self, signals: list[torch.Tensor], units: list[torch.Tensor]) -> torch.Tensor:
+        """Changes (directions, n) from the signals (out, n) of the layers and their inputs (in + 1, n)."""
+
+    def _buffers(self, jets: int) -> list[torch.Tensor]:
+        """Inputs of the layers with a row of ones, of the calling thread."""
         if getattr(self._scratch, "jets", None) != jets:
             self._scratch.units = [
                 torch.ones((size + 1, jets), dtype=torch.float32, device=self.device) for size in self._sizes[:-1]
             ]
-            self._scratch.products = torch.empty(
-                (self._changes.shape[1], jets), dtype=torch.float32, device=self.device
-            )
             self._scratch.jets = jets
-        return self._scratch.units, self._scratch.products
+        found: list[torch.Tensor] = self._scratch.units
+        return found
+
+
+class ProjectedTangents(Tangents):
+    """Changes by way of a few dimensions: the price of a few passes.
+
+    Args:
+        layout: The network; it has biases.
+        head: What its outputs mean.
+        flat: Its parameters, float32 of shape (count,).
+        projections: Of the directions.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, layout: DenseLayout, head: Head, flat: torch.Tensor, projections: Projections, device: torch.device
+    ) -> None:
+        super().__init__(layout, head, flat, device)
+        self._signals, self._inputs = (
+            [part.to(device) for part in parts] for parts in (projections.signals, projections.inputs)
+        )
+        self._changes = projections.changes.to(device)
+
+    def _changed(self, signals: list[torch.Tensor], units: list[torch.Tensor]) -> torch.Tensor:
+        jets, start = units[0].shape[1], 0
+        if getattr(self._scratch, "width", None) != jets:
+            self._scratch.width = jets
+            size = (self._changes.shape[1], jets)
+            self._scratch.products = torch.empty(size, dtype=torch.float32, device=self.device)
+        products = self._scratch.products
+        for to_signal, to_inputs, signal, given in zip(self._signals, self._inputs, signals, units, strict=True):
+            of_signal, of_inputs = to_signal @ signal, to_inputs @ given
+            end = start + len(of_signal) * len(of_inputs)
+            torch.mul(of_signal[:, None], of_inputs, out=products[start:end].view(len(of_signal), len(of_inputs), -1))
+            start = end
+        return torch.mm(self._changes, products)
+
+
+class ExactTangents(Tangents):
+    """Changes as they are, at the price of a pass for each direction: for inputs that few dimensions do not stand for.
+
+    Args:
+        layout: The network; it has biases.
+        head: What its outputs mean.
+        flat: Its parameters, float32 of shape (count,).
+        directions: Shape (directions, count).
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, layout: DenseLayout, head: Head, flat: torch.Tensor, directions: torch.Tensor, device: torch.device
+    ) -> None:
+        super().__init__(layout, head, flat, device)
+        self._blocks = [block.flatten(0, 1).contiguous().to(device) for block in layout.blocks(directions)]
+
+    def _changed(self, signals: list[torch.Tensor], units: list[torch.Tensor]) -> torch.Tensor:
+        parts = [
+            torch.mm(block, given).view(-1, *signal.shape).mul_(signal).sum(1)
+            for block, signal, given in zip(self._blocks, signals, units, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
 
 
 def fit_projections(

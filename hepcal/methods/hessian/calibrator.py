@@ -18,10 +18,13 @@ from hepcal.methods.regression.settings import DensityMethod
 from hepcal.networks.averaging import AveragedMembers, AveragedObjective
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.objectives import TrainingSet
-from hepcal.networks.tangents import Projections, Tangents
+from hepcal.networks.tangents import ExactTangents, ProjectedTangents, Projections, Tangents
 from hepcal.tables.rows import Rows
 
-__all__ = ["Hessian", "HessianCalibrator"]
+__all__ = ["DIRECTIONS", "Hessian", "HessianCalibrator"]
+
+# Name of the directions in a file, where they are kept as they are.
+DIRECTIONS = "tangent_directions"
 
 
 class Hessian(DensityMethod):
@@ -38,7 +41,8 @@ class Hessian(DensityMethod):
         draws: Replicas; their spread is sigma_pred, exactly.
         directions: Directions in the space of the weights that the calibrator keeps, fewer than replicas.
         rank: Dimensions of signals and inputs, by layer, that changes along them are made of
-            (:mod:`hepcal.networks.tangents`).
+            (:mod:`hepcal.networks.tangents`). Where these miss more than half of the variance, as of hundreds of inputs
+            from constituents, directions are kept as they are, and inference costs a pass for each.
         averaged: Updates whose average the network is (:mod:`hepcal.networks.averaging`); 1: the last one alone.
         curvature: Largest number of jets that the curvature is taken from.
     """
@@ -87,6 +91,15 @@ class HessianCalibrator(NetworkCalibrator):
     def _prepare(self) -> None:
         super()._prepare()
         settings = Hessian.model_validate(self.card.settings)
+        self._mix = self.require("replica_mix", (settings.draws, settings.directions)).to(self.device)
+        self._tangents = self._prepared(settings)
+        self.replicas = settings.draws
+
+    def _prepared(self, settings: Hessian) -> Tangents:
+        network = self.tensors["draws"][0]
+        if DIRECTIONS in self.tensors:
+            exact = self.require(DIRECTIONS, (settings.directions, self._layout.count))
+            return ExactTangents(self._layout, self._head, network, exact, self.device)
         features = 0
         for layer, sizes in enumerate(zip(self._layout.sizes, self._layout.sizes[1:], strict=False)):
             kept = []
@@ -96,10 +109,8 @@ class HessianCalibrator(NetworkCalibrator):
                 self.require(name, (kept[-1], width))
             features += kept[0] * kept[1]
         self.require("tangent_changes", (settings.directions, features))
-        self._mix = self.require("replica_mix", (settings.draws, settings.directions)).to(self.device)
         projections = Projections.of(self.tensors, len(self._layout.sizes) - 1)
-        self._tangents = Tangents(self._layout, self._head, self.tensors["draws"][0], projections, self.device)
-        self.replicas = settings.draws
+        return ProjectedTangents(self._layout, self._head, network, projections, self.device)
 
     def _parts(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs (1, out, n), and changes of the mean along the directions, (directions, n)."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hepcal.errors import CurvatureWarning, warn
-from hepcal.methods.hessian.calibrator import Hessian
+from hepcal.methods.hessian.calibrator import DIRECTIONS, Hessian
 from hepcal.methods.regression.learning import learn as learn_regression
 from hepcal.methods.training.inputs import input_tensor
 from hepcal.methods.training.task import Learned, Task, unit_weights
@@ -29,6 +29,8 @@ FIRST_JETS = 1_000
 SETTLED = 0.1
 # Jets that the linear map of the changes is fitted to.
 TYPICAL_JETS = 20_000
+# Share of the variance of the changes that few dimensions may miss.
+MISSED = 0.5
 
 
 def learn(task: Task) -> Learned:
@@ -82,9 +84,12 @@ class _Trained:
         x = self._inputs(self.task.fitted.take(fitting.rows))
         projections = fit_projections(self.layout, self.head, self.flat, along, x, self.method.rank)
         figures = {"curvature_jets": float(jets), "tangents_unexplained": projections.unexplained}
+        tensors = projections.tensors()
+        if not projections.unexplained < MISSED:
+            tensors, figures["tangents_unexplained"] = {DIRECTIONS: along.float().cpu()}, 0.0
         # All jets were looked at: nothing is left to change.
         figures["curvature_change"] = 0.0 if jets == available else change
-        return {**projections.tensors(), "replica_mix": mix(self.method.draws, count, generator)}, figures
+        return {**tensors, "replica_mix": mix(self.method.draws, count, generator)}, figures
 
     def _inputs(self, pairs: JetPairs) -> torch.Tensor:
         return input_tensor(pairs, self.task.inputs, self.task.place)

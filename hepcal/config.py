@@ -11,7 +11,7 @@ from hepcal.errors import PairsError, TrainingError
 from hepcal.events.features import Features
 from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.base import Method
-from hepcal.methods.registry import OF_DATA, method_of, places
+from hepcal.methods.registry import OF_DATA, known_names, method_of, places
 from hepcal.storage.documents import parse_yaml
 from hepcal.storage.outputs import read_bytes
 from hepcal.tables.pairs import JetPairs
@@ -50,7 +50,7 @@ class TrainingConfig(BaseModel):
             config = cls.model_validate({**({"method": method} if method else {}), **(content or {})})
         except (OSError, ValueError, TypeError) as error:  # ValidationError is a ValueError
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
-        if config.method not in places():
+        if config.method not in known_names():
             offered = (name for name in places() if name not in OF_DATA)
             raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(offered)}")
         if method_of(config.method).needs_data:

@@ -33,6 +33,7 @@ What a result is worth, if it is worth less than it seems, is a warning, whateve
     ├── CurvatureWarning        the statistical error of a network depends on how many jets its curvature is taken from
     ├── ConditionsWarning       conditions of a likelihood say much of the truth, which their response drops
     ├── DuplicatedFilesWarning  files seem to hold the same events, which count twice
+    ├── MethodWarning           a method of another distribution cannot be offered
     ├── NormalisationWarning    what would scale events is not read, or not there
     └── CheckpointWarning       a checkpoint is not written
 
@@ -61,6 +62,7 @@ __all__ = [
     "MissingFieldError",
     "MissingValueError",
     "NonFiniteFeatureError",
+    "MethodWarning",
     "NormalisationWarning",
     "NotIndependentWarning",
     "OutputError",
@@ -158,6 +160,10 @@ class CurvatureWarning(HepcalWarning):
 
 class DuplicatedFilesWarning(HepcalWarning):
     """Files seem to be copies of each other: events that are in both count twice."""
+
+
+class MethodWarning(HepcalWarning):
+    """A method of another distribution cannot be offered."""
 
 
 class NormalisationWarning(HepcalWarning):

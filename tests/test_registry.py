@@ -2,18 +2,23 @@
 
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 import hepcal
-from hepcal.errors import CalibratorFileError, HepcalError, TrainingError, UnknownMethodError
+from hepcal.errors import CalibratorFileError, HepcalError, MethodWarning, TrainingError, UnknownMethodError
 from hepcal.methods import registry
+from hepcal.methods.base import SIGMA_STOCH, Method
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.inversion.calibrator import NumericalInversion
+from hepcal.methods.training.task import Learned
 
 # All that a method is: its settings, its training and its calibrator. This one leaves the p_T as it is.
 IDENTITY = '''
@@ -22,6 +27,7 @@ IDENTITY = '''
 from typing import ClassVar
 
 from hepcal.methods.base import Method
+from hepcal.methods.base import SIGMA_STOCH, Method
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.training.task import Learned
 
@@ -32,6 +38,7 @@ class Identity(Method):
     name: ClassVar[str] = "identity"
     learner: ClassVar[str] = "toy_identity:learn"
     calibrator: ClassVar[str] = "toy_identity:IdentityCalibrator"
+    follows_prior: ClassVar[bool] = False
 
 
 class IdentityCalibrator(Calibrator):
@@ -120,7 +127,7 @@ def test_an_unknown_method_names_the_known_ones() -> None:
     ],
 )
 def test_an_entry_point_that_is_no_method_is_refused(place: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "places", lambda: {"odd": place})
+    monkeypatch.setattr(registry, "_known", lambda: ({"odd": place}, {}))
     with pytest.raises(HepcalError, match=message):
         registry.method_of("odd")
 
@@ -148,28 +155,166 @@ def test_a_method_that_names_something_else_is_refused(
         ask("mse")
 
 
-def test_entry_points_come_last_and_may_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("identity", "toy_identity:Identity", registry.GROUP)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
-    monkeypatch.setattr(registry, "places", places := registry.places.__wrapped__)
-    assert list(places())[-1] == "identity"
+@pytest.fixture
+def entry_points_are(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+    """Makes entry points, by name and value; returns what is left out, and why."""
+
+    def given(*points: tuple[str, str]) -> dict[str, str]:
+        found = [EntryPoint(name, value, registry.GROUP) for name, value in points]
+        monkeypatch.setattr(registry, "entry_points", lambda group: found if group == registry.GROUP else [])
+        known = registry._known.__wrapped__()
+        monkeypatch.setattr(registry, "_known", lambda: known)
+        return known[1]
+
+    return given
+
+
+def test_entry_points_come_last(entry_points_are: Callable[..., dict[str, str]]) -> None:
+    assert entry_points_are(("identity", "toy_identity:Identity")) == {}
+    assert list(registry.places())[-1] == "identity"
     assert registry.class_places()["Identity"] == "toy_identity:Identity"
     assert registry.titles()["identity"] == ""  # nothing is there to be read
-    points.append(EntryPoint("mse", "toy_identity:Identity", registry.GROUP))
-    with pytest.raises(
-        HepcalError, match=r"'mse' = 'toy_identity:Identity' .* is taken by hepcal.methods.regression.mse"
-    ):
-        places()
 
 
-def test_a_name_that_is_taken_is_refused(elsewhere: Path) -> None:
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        ([("mse", "other:Thing")], "has a name that is taken by hepcal.methods.regression.mse:MSE"),
+        ([("mine", "other:BNN")], "has a class of the name of hepcal's own hepcal.methods.regression.bnn:BNN"),
+        ([("mine", "other:Calibrator")], "has a class of the name of hepcal.Calibrator"),
+        ([("first", "one:Thing"), ("second", "two:Thing")], "has a class of the name of one:Thing"),
+        ([("mine", "one:Thing"), ("mine", "two:Other")], "have one name: uninstall one of the distributions"),
+        ([("mro", "other:Thing")], "has no name that a command line can offer"),
+        ([("my-method", "other:Thing")], "has no name that a command line can offer"),
+    ],
+)
+def test_what_would_hide_another_method_is_left_out_and_says_why(
+    points: list[tuple[str, str]], reason: str, entry_points_are: Callable[..., dict[str, str]]
+) -> None:
+    with pytest.warns(MethodWarning, match=reason):
+        refused = entry_points_are(*points)
+    name = points[-1][0]
+    assert list(refused) == [name]
+    assert hepcal.BNN.name == "bnn"
+    assert set(registry.METHODS) <= set(registry.places())
+    if name not in registry.METHODS:
+        assert name not in registry.places()
+        with pytest.raises(HepcalError, match=reason):
+            registry.method_of(name)
+
+
+def test_a_broken_method_is_in_nobodys_way(entry_points_are: Callable[..., dict[str, str]]) -> None:
+    entry_points_are(("gone", "no.such.module:Thing"))
+    assert registry.titles()["gone"] == ""
+    assert "bnn" in registry.regressions(hepcal.BNN)
+    assert hepcal.SummaryLikelihood().summary.name == "ensemble"
+    assert hepcal.NoisyLabels(fraction=0.1).method.name == "bnn"
+    with pytest.raises(HepcalError, match=r"the method 'gone' is not at 'no.such.module:Thing': ModuleNotFoundError"):
+        registry.method_of("gone")
+
+
+def test_a_name_that_is_taken_is_left_out_with_a_warning(elsewhere: Path) -> None:
     points = elsewhere / "toy_identity-1.0.dist-info" / "entry_points.txt"
     points.write_text("[hepcal.methods]\nbnn = toy_identity:Identity\n")
     done = subprocess.run(
-        [sys.executable, "-c", "import hepcal; hepcal.BNN"],
-        env={"PYTHONPATH": str(elsewhere), "PATH": ""}, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", "import hepcal; print(hepcal.BNN.__module__)"],
+        env={"PYTHONPATH": str(elsewhere), "PATH": ""}, capture_output=True, text=True, check=True,
     )  # fmt: skip
+    assert done.stdout == "hepcal.methods.regression.bnn\n"
+    assert "of the distribution 'toy-identity'" in done.stderr
     assert "has a name that is taken by hepcal.methods.regression.bnn:BNN" in done.stderr
+
+
+def sigma(jets: torch.Tensor) -> np.ndarray:
+    return np.full(jets.shape[1], 5.0)
+
+
+# What _evaluate and learn give, the uncertainties that are declared, and what is said of it.
+ODD: dict[str, tuple[Any, Any, tuple[str, ...], str]] = {
+    "one number": (lambda x, pt: {"pt_calib": pt[:1]}, Learned({}), (), r"'pt_calib' of 1024 jets to the shape \(1,\)"),
+    "a scalar": (lambda x, pt: {"pt_calib": 5.0}, Learned({}), (), r"to the shape \(\)"),
+    "two axes": (lambda x, pt: {"pt_calib": pt[:, None]}, Learned({}), (), r"to the shape \(1024, 1\)"),
+    "nothing": (lambda x, pt: None, Learned({}), (), "evaluates to NoneType"),
+    "no value": (lambda x, pt: {}, Learned({}), (), "declares the column 'pt_calib' and does not evaluate it"),
+    "undeclared": (
+        lambda x, pt: {"pt_calib": pt, SIGMA_STOCH: sigma(x)}, Learned({}), (),
+        "evaluates 'pt_calib_sigma_stoch', which its uncertainties do not declare",
+    ),
+    "declared only": (
+        lambda x, pt: {"pt_calib": pt}, Learned({}), (SIGMA_STOCH,), "declares the column 'pt_calib_sigma_stoch'",
+    ),
+    "learned nothing": (lambda x, pt: {"pt_calib": pt}, None, (), "gives NoneType, not a hepcal.methods"),
+    "numpy": (lambda x, pt: {"pt_calib": pt}, Learned({"a": np.ones(2)}), (), "gives 'a' as ndarray: use torch"),
+    "ours": (lambda x, pt: {"pt_calib": pt}, Learned({"input_mean": torch.ones(3)}), (), "which is that of the inputs"),
+    "no figure": (lambda x, pt: {"pt_calib": pt}, Learned({}, figures={"n": None}), (), "the figure 'n' as NoneType"),
+}  # fmt: skip
+
+
+def installed(
+    monkeypatch: pytest.MonkeyPatch, evaluated: Any, learned: Any, uncertainties: tuple[str, ...]
+) -> type[Method]:
+    """A method of another distribution, of the name ``odd``."""
+    declared = uncertainties
+
+    class Odd(Method):
+        """Of another distribution."""
+
+        name: ClassVar[str] = "odd"
+        learner: ClassVar[str] = "odd_plugin:learn"
+        calibrator: ClassVar[str] = "odd_plugin:OddCalibrator"
+        follows_prior: ClassVar[bool] = True
+        uncertainties: ClassVar[tuple[str, ...]] = declared
+
+    class OddCalibrator(Calibrator):
+        """Its calibrator: what the method declares is what is attached."""
+
+        method = Odd
+
+        def _evaluate(self, inputs: torch.Tensor, pt: np.ndarray, *, replicas: bool) -> Any:
+            return evaluated(inputs, pt)
+
+    module = types.ModuleType("odd_plugin")
+    module.Odd, module.OddCalibrator, module.learn = Odd, OddCalibrator, lambda _: learned  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "odd_plugin", module)
+    monkeypatch.setattr(registry, "_known", lambda: ({**registry.METHODS, "odd": "odd_plugin:Odd"}, {}))
+    return Odd
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_not_as_declared_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, tiny_pairs: hepcal.JetPairs
+) -> None:
+    *given, message = ODD[name]
+    method = installed(monkeypatch, *given)
+    with pytest.raises(HepcalError, match=message):
+        hepcal.train(tiny_pairs, method(), show=False)
+
+
+def test_what_a_method_declares_is_attached(monkeypatch: pytest.MonkeyPatch, tiny_pairs: hepcal.JetPairs) -> None:
+    method = installed(monkeypatch, lambda x, pt: {"pt_calib": pt, SIGMA_STOCH: sigma(x)}, Learned({}), (SIGMA_STOCH,))
+    calibrator = hepcal.train(tiny_pairs, method(), show=False)
+    assert calibrator.columns == ("pt_calib", SIGMA_STOCH, "pt_calib_in_range")
+    assert (calibrator.predict(tiny_pairs).sigma_stoch == 5).all()
+
+
+@pytest.mark.parametrize("part", ["learner", "calibrator", "follows_prior"])
+def test_a_method_that_says_too_little_is_refused(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = installed(monkeypatch, None, None, ())
+    delattr(method, part)
+    with pytest.raises(HepcalError, match=f"odd_plugin:Odd, the method 'odd', does not say {part}"):
+        registry.method_of("odd")
+
+
+def test_a_calibrator_that_evaluates_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = installed(monkeypatch, None, None, ())
+
+    class Empty(Calibrator):
+        """No evaluation."""
+
+    Empty.method = method
+    monkeypatch.setattr(sys.modules["odd_plugin"], "OddCalibrator", Empty)
+    with pytest.raises(HepcalError, match="the calibrator of 'odd', lacks _evaluate"):
+        registry.calibrator_of("odd")
 
 
 def test_a_class_that_is_not_registered_is_refused_before_it_is_trained(tiny_pairs: hepcal.JetPairs) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import warnings
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +22,7 @@ from hepcal.cli.printing import warnings_printed
 from hepcal.errors import HepcalWarning
 from hepcal.evaluation.spread import independent_trainings
 from hepcal.events.inspection import inspect
+from hepcal.methods import registry
 from hepcal.tables.input_differences import ALL, RESPONSE, Difference, warn_if_inputs_differ
 
 ANOTHER = dataclasses.asdict(Difference(RESPONSE, ALL, 0.3, 40.0, -0.5, 0.92, 0.97, "truth"))
@@ -66,6 +68,12 @@ def duplicated_files(folder: Path) -> None:
     inspect(hepcal.load_fileset({"tt": [str(first), str(folder / "copy.root")]}), show=False)
 
 
+def method(folder: Path) -> None:
+    points = [EntryPoint("mse", "other:Thing", registry.GROUP)]
+    with mock.patch.object(registry, "entry_points", return_value=points):
+        registry._known.__wrapped__()
+
+
 def normalisation(folder: Path) -> None:
     (folder / "any.root").touch()
     metadata = {"cross_section": 2.0, "kfactor": 1.2}
@@ -86,6 +94,7 @@ GIVEN = {
     errors.ConditionsWarning: conditions,
     errors.CurvatureWarning: curvature,
     errors.DuplicatedFilesWarning: duplicated_files,
+    errors.MethodWarning: method,
     errors.NormalisationWarning: normalisation,
     errors.CheckpointWarning: checkpoint,
 }

@@ -28,11 +28,11 @@ class Method(BaseModel, ABC):
     """Settings common to all methods; nothing here changes once it is made.
 
     ``quantity`` says what ``pt_calib`` promises and ``uncertainties`` which columns come with it, both fixed before any
-    study. ``follows_prior`` marks methods whose result depends on the truth spectrum of the training, ``needs_data``
-    those that map simulation to data, ``can_collapse`` those that may learn to say the same of every jet, ``resumes``
-    those whose training writes checkpoints and goes on from them. ``learner`` and ``calibrator`` name, as
-    ``module:attribute``, the training, a function from a :class:`~hepcal.methods.training.task.Task` to what was
-    learned, and the class of :class:`~hepcal.methods.calibrator.Calibrator` that holds it.
+    study. ``follows_prior`` says whether the result depends on the truth spectrum of the training; it has no default.
+    ``needs_data`` marks methods that map simulation to data, ``can_collapse`` those that may learn to say the same of
+    every jet, ``resumes`` those whose training writes checkpoints and goes on from them. ``learner`` and ``calibrator``
+    name, as ``module:attribute``, the training, a function from a :class:`~hepcal.methods.training.task.Task` to what
+    was learned, and the class of :class:`~hepcal.methods.calibrator.Calibrator` that holds it.
 
     Attributes:
         validation: Share of the events held out to judge the training.
@@ -48,7 +48,7 @@ class Method(BaseModel, ABC):
     calibrator: ClassVar[str]
     quantity: ClassVar[Quantity] = "mean"
     uncertainties: ClassVar[tuple[str, ...]] = ()
-    follows_prior: ClassVar[bool] = False
+    follows_prior: ClassVar[bool]
     needs_data: ClassVar[bool] = False
     can_collapse: ClassVar[bool] = False
     resumes: ClassVar[bool] = False

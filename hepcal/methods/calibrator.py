@@ -22,7 +22,7 @@ from hepcal.errors import CalibratorFileError, HepcalError, UnknownMethodError
 from hepcal.events.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
 from hepcal.events.raw_momentum import detector_pt
 from hepcal.methods import cache
-from hepcal.methods.base import Method
+from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Method
 from hepcal.methods.card import CARD_VERSION, Card
 from hepcal.methods.flat import flat_jets, transforms_of
 from hepcal.methods.interval_coverage import covered, has_interval, padded
@@ -43,6 +43,8 @@ __all__ = ["Calibrator", "device_of", "transforms_of"]
 
 Inference = Literal["draws", "moments"]
 
+# What a method must declare if it evaluates it.
+ALL_SIGMAS = (SIGMA_STOCH, SIGMA_PRED, SIGMA_TOT)
 # Shift-type systematics by the column with their size.
 SHIFTS = {"pt_calib_sigma_pred": "calib_pred", "pt_calib_sigma_scale": "calib_cal"}
 
@@ -62,7 +64,7 @@ class Calibrator(Artefact[Card], ABC):
 
     noun = "calibrator"
     method: ClassVar[type[Method]]
-    # Columns of uncertainties; of some methods they depend on the settings, and so on the object.
+    # Columns of uncertainties: those that the method declares; of some they depend on the settings, so on the object.
     sigmas: tuple[str, ...] = ()
     # Networks whose predictions of one jet can be had one by one, for correlations between jets.
     replicas: int = 0
@@ -72,6 +74,11 @@ class Calibrator(Artefact[Card], ABC):
     judges: bool = False
     # What the training saw of the inputs, by the p_T that is held fixed; nothing in files of earlier versions.
     input_histograms: Mapping[Condition, InputHistograms] = MappingProxyType({})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "method" in vars(cls) and "sigmas" not in vars(cls):
+            cls.sigmas = cls.method.uncertainties
 
     def __init__(
         self, card: Card, tensors: Mapping[str, torch.Tensor], device: str = "cpu", inference: Inference = "draws"
@@ -228,6 +235,7 @@ class Calibrator(Artefact[Card], ABC):
                 found = self._judged(inputs, pt, padded(truth, part, len(pt)), replicas=replicas)
             else:
                 found = self._evaluate(inputs, pt, replicas=replicas)
+            self._require_columns(found, columns, len(pt))
             found.setdefault("pt_calib_in_range", self.inputs.inside(inputs).numpy())
             for name, column in columns.items():
                 column[part] = found[name][: part.stop - part.start]
@@ -239,6 +247,25 @@ class Calibrator(Artefact[Card], ABC):
         if truth is not None and not inside:
             columns[COVERED] = covered(self, features, reco, truth)
         return columns
+
+    def _require_columns(self, found: Any, wanted: Mapping[str, np.ndarray], jets: int) -> None:
+        """Refuse an evaluation that is not what the method declares, before it is broadcast or left out.
+
+        Raises:
+            HepcalError: A column is missing, of another shape than (jets,), or declared nowhere.
+        """
+        method = f"the method {self.card.method!r}"
+        if not isinstance(found, dict):
+            raise HepcalError(f"{method} evaluates to {type(found).__name__}, not to columns by name")
+        for name in wanted:
+            if name not in found and name != "pt_calib_in_range":
+                raise HepcalError(f"{method} declares the column {name!r} and does not evaluate it")
+            shape = np.shape(found.get(name, wanted[name][:1]))
+            if name in found and (not shape or shape[0] != jets or len(shape) != wanted[name].ndim):
+                raise HepcalError(f"{method} evaluates {name!r} of {jets} jets to the shape {shape}")
+        for name in found.keys() - wanted.keys():
+            if name.startswith("pt_calib") and name in ALL_SIGMAS:
+                raise HepcalError(f"{method} evaluates {name!r}, which its uncertainties do not declare")
 
     def _map(self, work: Callable[[slice, torch.Tensor], None], features: Rows, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""

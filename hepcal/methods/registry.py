@@ -11,11 +11,12 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hepcal.errors import HepcalError, UnknownMethodError
+from hepcal.errors import HepcalError, MethodWarning, UnknownMethodError, warn
 
 if TYPE_CHECKING:
     from hepcal.methods.base import Method
@@ -27,6 +28,8 @@ __all__ = [
     "METHODS",
     "calibrator_of",
     "class_places",
+    "is_regression",
+    "known_names",
     "learner_of",
     "method_of",
     "places",
@@ -35,6 +38,10 @@ __all__ = [
 ]
 
 GROUP = "hepcal.methods"
+# What a method says of itself beside its name.
+DECLARED = ("learner", "calibrator", "follows_prior")
+# Classes of ``hepcal`` that are no methods.
+PUBLIC = ("Calibrator", "Constituents", "Feature", "Features", "JetPairs", "Prediction")
 
 # Regressions of the truth, which follow the truth spectrum of the training.
 REGRESSIONS = {
@@ -60,20 +67,43 @@ METHODS = {**REGRESSIONS, **PRIOR_FREE, **OF_DATA}
 
 
 @cache
-def places() -> dict[str, str]:
-    """``module:Class`` of all methods by name, those of other distributions last.
-
-    Raises:
-        HepcalError: Another distribution claims a name that is taken.
-    """
-    found = dict(METHODS)
+def _known() -> tuple[dict[str, str], dict[str, str]]:
+    """``module:Class`` of all methods that can be offered, and why entry points of other distributions are not."""
+    found, refused = dict(METHODS), dict[str, str]()
+    others: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        if found.setdefault(point.name, point.value) != point.value:
-            raise HepcalError(
-                f"the entry point {point.name!r} = {point.value!r} of the group {GROUP!r} has a name that is taken by "
-                f"{found[point.name]}: give the method another one"
-            )
-    return found
+        if METHODS.get(point.name) != point.value:
+            others.setdefault(point.name, []).append(point)
+    classes = {_class_name(place): f"hepcal's own {place}" for place in METHODS.values()}
+    classes |= {name: f"hepcal.{name}" for name in PUBLIC}
+    for name, points in others.items():
+        what = " and ".join(f"{point.name!r} = {point.value!r} of {_distribution(point)}" for point in points)
+        value, reason = points[0].value, ""
+        if name in METHODS:
+            reason = f"has a name that is taken by {METHODS[name]}"
+        elif len({point.value for point in points}) > 1:
+            reason = "have one name: uninstall one of the distributions"
+        elif not name.isidentifier() or name == "mro" or name.startswith("_"):
+            reason = "has no name that a command line can offer: letters, digits and underscores"
+        elif _class_name(value) in classes:
+            reason = f"has a class of the name of {classes[_class_name(value)]}"
+        if reason:
+            refused[name] = f"the entry point {what} of the group {GROUP!r} {reason}"
+            warn(f"Left out: {refused[name]}. Give the method another name", MethodWarning)
+            continue
+        found[name] = value
+        classes[_class_name(value)] = f"{value} of {_distribution(points[0])}"
+    return found, refused
+
+
+def places() -> dict[str, str]:
+    """``module:Class`` of all methods by name, those of other distributions last."""
+    return dict(_known()[0])
+
+
+def known_names() -> frozenset[str]:
+    """Names of all methods, also of those that were left out: asking for one of these says why."""
+    return frozenset().union(*_known())
 
 
 def method_of(name: str) -> type[Method]:
@@ -81,16 +111,21 @@ def method_of(name: str) -> type[Method]:
 
     Raises:
         UnknownMethodError: There is none of this name.
-        HepcalError: The entry point of another distribution is no method of this name.
+        HepcalError: The entry point of another distribution is no method of this name, or was left out.
     """
     from hepcal.methods.base import Method
 
-    place = places().get(name)
+    known, refused = _known()
+    if name in refused and name not in known:
+        raise HepcalError(refused[name])
+    place = known.get(name)
     if place is None:
-        raise UnknownMethodError(f"unknown method {name!r}; known are {', '.join(places())}")
+        raise UnknownMethodError(f"unknown method {name!r}; known are {', '.join(known)}")
     found = _at(place, f"the method {name!r}")
-    if not (isinstance(found, type) and issubclass(found, Method) and found.name == name):
+    if not (isinstance(found, type) and issubclass(found, Method) and getattr(found, "name", None) == name):
         raise HepcalError(f"{place} is no hepcal.methods.base.Method with the name {name!r}")
+    if missing := [part for part in DECLARED if getattr(found, part, None) is None]:
+        raise HepcalError(f"{place}, the method {name!r}, does not say {', '.join(missing)}: each is a class attribute")
     return found
 
 
@@ -105,6 +140,9 @@ def calibrator_of(name: str) -> type[Calibrator]:
     found = _at(method.calibrator, f"the calibrator of {name!r}")
     if not (isinstance(found, type) and getattr(found, "method", None) is method):
         raise HepcalError(f"{method.calibrator} is no hepcal.methods.calibrator.Calibrator of the method {name!r}")
+    if isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise HepcalError(f"{method.calibrator}, the calibrator of {name!r}, lacks {missing}")
     calibrator: type[Calibrator] = found
     return calibrator
 
@@ -124,15 +162,33 @@ def learner_of(name: str) -> Callable[[Task], Learned]:
     return learner
 
 
+def is_regression(name: str | None, kind: type[Method]) -> bool:
+    """Whether there is a method of this name and kind that follows the truth spectrum; no other one is imported."""
+    if name is None or name not in places():
+        return False
+    method = method_of(name)
+    return issubclass(method, kind) and method.follows_prior
+
+
 def regressions(kind: type[Method]) -> tuple[str, ...]:
-    """Names of the methods of a kind that follow the truth spectrum: a likelihood, which is made of one, does not."""
-    methods = {name: method_of(name) for name in places()}
-    return tuple(name for name, method in methods.items() if issubclass(method, kind) and method.follows_prior)
+    """Names of the methods of a kind that follow the truth spectrum: a likelihood, which is made of one, does not.
+
+    Methods of other distributions that cannot be imported are left out.
+    """
+    found = []
+    for name in places():
+        try:
+            if is_regression(name, kind):
+                found.append(name)
+        except HepcalError:
+            if name in METHODS:
+                raise
+    return tuple(found)
 
 
 def class_places() -> dict[str, str]:
     """``module:Class`` of all methods by the name of the class."""
-    return {place.rpartition(":")[2]: place for place in places().values()}
+    return {_class_name(place): place for place in places().values()}
 
 
 def titles() -> dict[str, str]:
@@ -142,10 +198,15 @@ def titles() -> dict[str, str]:
 
 def _title(place: str) -> str:
     module, _, name = place.partition(":")
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            return ""
+        body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    except (ImportError, ValueError, SyntaxError, OSError):
+        # What is wrong with it is said when it is used.
         return ""
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+    for node in body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".")
     return ""
@@ -156,5 +217,14 @@ def _at(place: str, what: str) -> Any:
     module, _, name = place.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise HepcalError(f"{what} is not at {place!r}: {error}") from error
+    except Exception as error:
+        # A module of another distribution may fail in any way.
+        raise HepcalError(f"{what} is not at {place!r}: {type(error).__name__}: {error}") from error
+
+
+def _class_name(place: str) -> str:
+    return place.rpartition(":")[2]
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"the distribution {point.dist.name!r}" if point.dist else "an unknown distribution"

@@ -58,6 +58,7 @@ class GaussianAnsatz(Method):
     name: ClassVar[str] = "gaussian_ansatz"
     learner: ClassVar[str] = "hepcal.methods.ansatz.learning:learn"
     calibrator: ClassVar[str] = "hepcal.methods.ansatz.calibrator:AnsatzCalibrator"
+    follows_prior: ClassVar[bool] = False
     quantity: ClassVar[Quantity] = "mode"
     uncertainties: ClassVar[tuple[str, ...]] = (SIGMA_STOCH,)
 

@@ -47,6 +47,7 @@ class NumericalInversion(Method):
     name: ClassVar[str] = "inversion"
     learner: ClassVar[str] = "hepcal.methods.inversion.learning:learn"
     calibrator: ClassVar[str] = "hepcal.methods.inversion.calibrator:NumericalInversionCalibrator"
+    follows_prior: ClassVar[bool] = False
     quantity: ClassVar[Quantity] = "mean"
     uncertainties: ClassVar[tuple[str, ...]] = (SIGMA_STOCH, SIGMA_PRED, SIGMA_TOT)
 

@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 from hepcal.errors import CalibratorFileError
 from hepcal.events.features import Features
 from hepcal.methods.likelihood.calibrator import Likelihood, LikelihoodCalibrator
-from hepcal.methods.registry import method_of, regressions
+from hepcal.methods.registry import is_regression, method_of, regressions
 from hepcal.methods.regression.ensemble import Ensemble
 from hepcal.methods.regression.settings import Regression
 
@@ -68,8 +68,9 @@ class SummaryLikelihood(Likelihood):
             return summary
         settings = dict(summary)
         name = settings.pop("method", None)
-        if name not in (known := regressions(Regression)):
-            raise ValueError(f"a summary needs 'method', one of {', '.join(known)}; found {name!r}")
+        if not is_regression(name, Regression):
+            known = ", ".join(regressions(Regression))
+            raise ValueError(f"a summary needs 'method', one of {known}; found {name!r}")
         found = method_of(name).model_validate(settings)
         return found.model_copy(update={"starts": 1}) if isinstance(found, Ensemble) else found
 
@@ -79,8 +80,9 @@ class SummaryLikelihood(Likelihood):
 
     @model_validator(mode="after")
     def _fitting(self) -> SummaryLikelihood:
-        if self.summary.name not in (known := regressions(Regression)):
-            raise ValueError(f"the summary is a regression: one of {', '.join(known)}; found {self.summary.name!r}")
+        if not is_regression(self.summary.name, Regression):
+            known = ", ".join(regressions(Regression))
+            raise ValueError(f"the summary is a regression: one of {known}; found {self.summary.name!r}")
         if self.summary.learner != Regression.learner:
             raise ValueError(
                 f"a summary does not carry the error of {self.summary.name!r}, which is found after the training: take "
@@ -106,7 +108,7 @@ class SummaryLikelihoodCalibrator(LikelihoodCalibrator):
     def _prepare(self) -> None:
         super()._prepare()
         card = self.card.parts.get(PART)
-        if card is None or card.method not in regressions(Regression):
+        if card is None or not is_regression(card.method, Regression):
             raise CalibratorFileError("the card names no summary that this version knows")
         self.summary = self.part(PART, card.method)
         self.block = min(self.block, self.summary.block)

@@ -21,7 +21,7 @@ from hepcal.events.features import Features
 from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Method
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.card import Quantity
-from hepcal.methods.registry import method_of, regressions
+from hepcal.methods.registry import is_regression, method_of, regressions
 from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.regression.network import NetworkCalibrator
 from hepcal.methods.regression.settings import DensityMethod
@@ -89,8 +89,9 @@ class NoisyLabels(Method):
             return method
         settings = dict(method)
         name = settings.pop("method", None)
-        if name not in (known := regressions(DensityMethod)):
-            raise ValueError(f"noisy labels need 'method', one of {', '.join(known)}; found {name!r}")
+        if not is_regression(name, DensityMethod):
+            known = ", ".join(regressions(DensityMethod))
+            raise ValueError(f"noisy labels need 'method', one of {known}; found {name!r}")
         return method_of(name).model_validate(settings)
 
     @field_serializer("method")
@@ -109,8 +110,9 @@ class NoisyLabels(Method):
 
     @model_validator(mode="after")
     def _fitting(self) -> NoisyLabels:
-        if self.method.name not in (known := regressions(DensityMethod)):
-            raise ValueError(f"noisy labels need one of {', '.join(known)}, found {self.method.name!r}")
+        if not is_regression(self.method.name, DensityMethod):
+            known = ", ".join(regressions(DensityMethod))
+            raise ValueError(f"noisy labels need one of {known}, found {self.method.name!r}")
         if self.method.learner != DensityMethod.learner:
             raise ValueError(
                 f"noisy labels do not carry the error of {self.method.name!r}, which is found after the training: take "

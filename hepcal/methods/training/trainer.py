@@ -105,7 +105,7 @@ def train(
     saved = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(pairs, method, seed, place))
     task = _task(method, pairs, fitted, held_out, seed, place, show, saved, data, data_weight)
     with own_settings():
-        learned = learner_of(method.name)(task)
+        learned = _checked(method, learner_of(method.name)(task), task)
     card = card_of(method, pairs.spec, learned, source_of(pairs, fitted, held_out, seed, _sha256(data, data_weight)))
     tensors = {**learned.tensors, **task.input_tensors(), **seen_tensors(pairs)}
     calibrator = calibrator_of(method.name)(card, tensors)
@@ -120,6 +120,26 @@ def train(
             CollapsedWarning,
         )
     return finished
+
+
+def _checked(method: Method, learned: Learned, task: Task) -> Learned:
+    """What was learned, refused if a calibrator could not be made of it: learners come from anywhere.
+
+    Raises:
+        TrainingError: It is something else, or its tensors or figures are.
+    """
+    what = f"the training of {method.name!r} ({method.learner})"
+    if not isinstance(learned, Learned):
+        raise TrainingError(f"{what} gives {type(learned).__name__}, not a hepcal.methods.training.task.Learned")
+    for name, tensor in learned.tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TrainingError(f"{what} gives {name!r} as {type(tensor).__name__}: use torch.from_numpy")
+        if name in task.input_tensors() or name.startswith("histogram_"):
+            raise TrainingError(f"{what} gives a tensor of the name {name!r}, which is that of the inputs")
+    for name, value in learned.figures.items():
+        if not isinstance(value, float | int | np.floating | np.integer):
+            raise TrainingError(f"{what} gives the figure {name!r} as {type(value).__name__}, not as a number")
+    return learned
 
 
 def _task(

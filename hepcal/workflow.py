@@ -14,7 +14,7 @@ import numpy as np
 from hepcal.closure import results
 from hepcal.closure.records import Summary
 from hepcal.closure.resonance import shown
-from hepcal.errors import NotIndependentWarning, SchemaError, warn
+from hepcal.errors import NotIndependentWarning, ReadError, SchemaError, warn
 from hepcal.evaluation.diagnostics import Diagnosis, PriorPoint
 from hepcal.events import running
 from hepcal.events.executors import ExecutorFactory
@@ -82,17 +82,21 @@ def run_dijets(
     inspected = running.inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
     _require_schema(calibrator, inspected[0])
     require_comparable(inspected[0], fileset)
+    if not any(info.entries for info in inspected[0]):
+        raise ReadError(f"none of the {len(inspected[0])} files has an event: look at the trees of the fileset")
     resonance = resonance or Resonance()
     options: dict[str, Any] = {"chunksize": chunksize, "allow_skipped": allow_skipped, "show": show}
     survey, done, skipped = _survey_and_fill(fileset, inspected, calibrator, executor, resonance, jets, truth, options)
     summary = _summary(calibrator, survey, resonance, done, skipped)
-    warn_if_inputs_differ(summary)
     results.write(directory, done.output["hists"], summary)
     if plots:
         from hepcal import plot
 
         with step("Drawing", show=show):
             plot.write(directory, done.output["hists"], summary)
+    # At the end: where warnings are made errors, the results are there all the same.
+    warn_if_inputs_differ(summary)
+    warn_if_trained_on(summary)
     return summary
 
 
@@ -204,7 +208,7 @@ def warn_if_trained_on(summary: Summary) -> None:
     if summary["trained_on"]:
         warn(
             f"this calibrator was trained on {len(summary['trained_on'])} of these files "
-            f"({summary['trained_on'][0]} ...): the closure above is not an independent test",
+            f"({summary['trained_on'][0]} ...): this closure is not an independent test",
             NotIndependentWarning,
         )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 import hepcal
-from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError, TrainingError
+from hepcal.errors import CalibratorFileError, HepcalError, NonFiniteFeatureError, OutputError, TrainingError
 from hepcal.events.features import Features
 from hepcal.methods import cache
 from hepcal.methods.card import joint_features
@@ -338,3 +338,20 @@ def test_files_of_another_version_are_refused(small_calibrator, tmp_path):
     path.write_bytes(pack(CARD_KEY, json.dumps(card), small_calibrator.tensors))
     with pytest.raises(CalibratorFileError, match=r"of version 1; this hepcal reads version 2\. Train it again"):
         hepcal.Calibrator.load(path)
+
+
+def test_saving_replaces_a_calibrator_and_nothing_else(tiny_calibrator, tmp_path):
+    calibrator = tiny_calibrator("mse")
+    for name, content in {
+        "README.md": b"# mine",
+        "table.json": b'{"jets": 3}',
+        "other.safetensors": b"x" * 600,
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(OutputError, match=f"{name} is another file, which would be replaced"):
+            calibrator.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == content
+    for _ in range(2):
+        calibrator.save(tmp_path / "mine.safetensors")
+    tiny_calibrator("bnn").save(tmp_path / "mine.safetensors")
+    assert hepcal.Calibrator.load(tmp_path / "mine.safetensors").card.method == "bnn"

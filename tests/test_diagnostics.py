@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import hepcal
 from hepcal.cli.commands import app
+from hepcal.closure.results import scores_table
 from hepcal.errors import CollapsedWarning, NotIndependentWarning, TrainingError
 from hepcal.evaluation.diagnostics import diagnose, scan_prior
 from hepcal.evaluation.spread import bootstrap_trainings, spread_ratio
@@ -58,6 +59,21 @@ def test_a_diagnosis_is_written_as_json_and_plots(calibrators, tmp_path):
     assert {"coverage", "pit", "quantile_calibration", "history", "crps_pt_calib", "coverage_68_abs_eta"} <= names
     assert "prior_scan" not in names  # there was none
     assert all(path.stat().st_size > 1_000 for path in plots)
+
+
+def test_figures_of_a_few_jets_are_not_shown(calibrators):
+    """How many they are is said; 30 effective jets are needed for the rest, as in a closure."""
+    jets = toy(20, seed=4)
+    (row,) = [[*cells] for cells in zip(*(column.cells for column in shown(calibrators, jets)), strict=True)][:1]
+    assert row[:2] == ["all", "20"]
+    assert set(row[2:]) == {"-"}
+    row = next(zip(*(column.cells for column in shown(calibrators, toy(200, seed=4))), strict=True))
+    assert "-" not in row[:6]
+
+
+def shown(calibrators, jets):
+    found = diagnose({"BNN": calibrators["BNN"]}, jets, show=False)
+    return scores_table("BNN", found["BNN"]).columns
 
 
 def test_default_bins_hold_the_jets_of_every_calibrator_in_eight_bins(calibrators):

@@ -429,6 +429,20 @@ def test_a_damaged_file_is_named(written: Path, name: str, damage: str) -> None:
     assert name in str(caught.value)
 
 
+def test_what_is_damaged_is_named_and_not_what_is_read_after_it(written: Path) -> None:
+    summary = written / "summary.json"
+    summary.write_text(summary.read_text().replace('"read": ', '"read": 1'))
+    with pytest.raises(HepcalError, match=r"cannot read summary.json .*does not match its hash"):
+        results.load_hists(written)
+
+
+def test_the_histograms_for_coffea_are_compared_too(written: Path) -> None:
+    path = written / "hists.coffea"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(HepcalError, match=r"cannot read hists.coffea .*does not match its hash"):
+        results.load_hists(written)
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 

@@ -459,8 +459,9 @@ def test_files_that_are_no_taggers_are_refused(tagger, small_calibrator, tmp_pat
     small_calibrator.save(path)
     with pytest.raises(CalibratorFileError, match="no tagger"):
         Tagger.load(path)
+    path.unlink()
     tagger.save(path)
-    with pytest.raises(CalibratorFileError):
+    with pytest.raises(CalibratorFileError, match=r"is no calibrator but a tagger: open it with hepcal.tagging.Tagger"):
         hepcal.Calibrator.load(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CalibratorFileError, match="damaged"):

@@ -19,8 +19,10 @@ import hepcal
 from hepcal import errors, workflow
 from hepcal.cli import app, main
 from hepcal.cli.printing import warnings_printed
+from hepcal.demo import demo_fileset
 from hepcal.errors import HepcalWarning
 from hepcal.evaluation.spread import independent_trainings
+from hepcal.events.executors import open_executor
 from hepcal.events.inspection import inspect
 from hepcal.methods import registry
 from hepcal.tables.input_differences import ALL, RESPONSE, Difference, warn_if_inputs_differ
@@ -180,3 +182,25 @@ def test_many_trainings_of_one_line_warn_once():
     with warnings.catch_warnings(record=True, action="default", category=HepcalWarning) as found:
         independent_trainings(toy, TIGHT, toy(9), n=3, show=False)
     assert [warning.category for warning in found] == [errors.CollapsedWarning]
+
+
+def test_a_closure_on_training_files_warns_in_python_and_keeps_its_results(small_calibrator, tmp_path):
+    """As an error, too: a job that must not close on its training events stops, with the results on disk."""
+    with warnings.catch_warnings(), open_executor("iterative") as executor:
+        warnings.simplefilter("error", errors.NotIndependentWarning)
+        with pytest.raises(errors.NotIndependentWarning, match=r"was trained on .* of these files"):
+            workflow.run_dijets(
+                demo_fileset("train"), small_calibrator, executor, tmp_path / "out", plots=False, show=False
+            )
+    assert hepcal.closure.load_summary(tmp_path / "out")["trained_on"]
+
+
+def test_a_run_without_events_is_refused(small_calibrator, write_delphes, tmp_path):
+    path = write_delphes(tmp_path / "empty.root", 0)
+    fileset = hepcal.load_fileset({"empty": {"files": [str(path)], "metadata": {"schema": "delphes"}}})
+    with (
+        open_executor("iterative") as executor,
+        pytest.raises(errors.ReadError, match="none of the 1 files has an event"),
+    ):
+        workflow.run_dijets(fileset, small_calibrator, executor, tmp_path / "out", show=False)
+    assert not (tmp_path / "out" / "summary.json").exists()

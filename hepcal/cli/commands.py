@@ -173,7 +173,7 @@ def run(
     from hepcal.events.filesets import load_fileset
     from hepcal.methods.calibrator import Calibrator
     from hepcal.tables.spectra import Resonance
-    from hepcal.workflow import run_dijets, warn_if_trained_on
+    from hepcal.workflow import run_dijets
 
     loaded, checked = Calibrator.load(calibrator), load_fileset(fileset)
     resonance = Resonance(mass=bsm_mass, width=bsm_width)
@@ -190,7 +190,6 @@ def run(
             plots=plots,
         )
     print_closure(summary)
-    warn_if_trained_on(summary)
     typer.echo(f"Results in {output}: hists.coffea, hists.json, summary.json{', plots/' if plots else ''}")
     if not plots and (output / outputs.PLOTS).exists():
         typer.echo(f"{output / outputs.PLOTS} is of an earlier run: 'hepcal plot {output}' draws it anew")

@@ -43,7 +43,7 @@ def write_files(directory: Path, hists: Mapping[str, hist.Hist], summary: Summar
         save(dict(hists), part / HISTS)
         text = json.dumps(dict(hists), default=uhi.io.json.default, allow_nan=False)
         (part / HISTS_JSON).write_text(text)
-        files = {HISTS_JSON: hashlib.sha256(text.encode()).hexdigest()}
+        files = {name: hashlib.sha256((part / name).read_bytes()).hexdigest() for name in (HISTS, HISTS_JSON)}
         (part / SUMMARY).write_text(json.dumps(sealed({**summary, HASHES: files}), indent=1, allow_nan=False))
 
 
@@ -80,12 +80,19 @@ def load_hists(directory: Path) -> dict[str, hist.Hist]:
     """
     import uhi.io.json
 
+    told: dict[str, str] = {}
+    if (directory / SUMMARY).exists():
+        with whole(directory, SUMMARY):
+            told = dict(_summary(directory).get(HASHES, {}))
+    # hists.coffea is for coffea and compared alone: opening a pickle could run code.
+    for name in (HISTS, HISTS_JSON):
+        if (expected := told.get(name)) is None:
+            continue
+        with whole(directory, name):
+            if hashlib.sha256(outputs.read_bytes(directory / name)).hexdigest() != expected:
+                raise ValueError("it does not match its hash (sha256): it was changed or damaged")
     with whole(directory, HISTS_JSON):
         content = outputs.read_bytes(directory / HISTS_JSON)
-        if (directory / SUMMARY).exists():
-            told = _summary(directory).get(HASHES, {}).get(HISTS_JSON)
-            if told and told != hashlib.sha256(content).hexdigest():
-                raise ValueError("it does not match its hash (sha256): it was changed or damaged")
         found = parse_json(content, uhi.io.json.object_hook)
         return {name: hist.Hist(value) for name, value in found.items()}
 

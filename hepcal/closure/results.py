@@ -15,6 +15,7 @@ from hepcal.closure import metrics
 from hepcal.closure.files import ResultError, load_hists, load_summary, whole, write_files
 from hepcal.closure.records import CalibratorRecord, EventsRecord, RunRecord, Summary
 from hepcal.closure.report import closure_tables, notes
+from hepcal.statistics import MIN_N_EFF
 from hepcal.tables import input_histograms
 
 if TYPE_CHECKING:
@@ -174,8 +175,13 @@ def scores_table(name: str, diagnosis: Diagnosis) -> Table:
 
 
 def _score_cells(scores: Scores) -> list[str]:
-    values = [(getattr(scores, figure), factor, form) for figure, _, factor, form in SCORES]
-    return [form.format(factor * value) if np.isfinite(value) else "-" for value, factor, form in values]
+    """Figures of too few jets are none, as in the closure; how many there are is said in any case."""
+    values = [(figure, getattr(scores, figure), factor, form) for figure, _, factor, form in SCORES]
+    enough = scores.n_eff >= MIN_N_EFF
+    return [
+        form.format(factor * value) if np.isfinite(value) and (enough or figure == "jets") else "-"
+        for figure, value, factor, form in values
+    ]
 
 
 def describe_pairs(table: JetPairs) -> list[tuple[str, str]]:

@@ -402,6 +402,8 @@ class Calibrator(Artefact[Card], ABC):
             CalibratorFileError: It is damaged, no calibrator, of another version, or of an unknown method.
         """
         text, entries, tensors = Calibrator.parsed(content, where)
+        if (kind := entries.get("kind", Calibrator.noun)) != Calibrator.noun:
+            raise CalibratorFileError(f"{where} is no calibrator but a {kind}: open it with hepcal.tagging.Tagger.load")
         if (version := entries.get("version")) != CARD_VERSION:
             raise CalibratorFileError(
                 f"{where} is a calibrator file of version {version}; this hepcal reads version {CARD_VERSION}. "

@@ -87,11 +87,12 @@ class Artefact(Generic[CardModel]):
         return digest(self.content)
 
     def save(self, path: str | Path) -> None:
-        """Write it to one file; an existing file is replaced only once the new one is complete.
+        """Write it to one file; an existing one of its kind is replaced only once the new one is complete.
 
         Raises:
-            OutputError: It cannot be written, or is a directory or a device; names the path.
+            OutputError: It cannot be written, or is a directory, a device or another kind of file; names the path.
         """
+        outputs.prepare_file(path, room=len(self.content), mark=CARD_KEY.encode())
         outputs.write(Path(path), self.content)
 
     @classmethod

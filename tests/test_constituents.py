@@ -17,7 +17,14 @@ from hepcal.processors import DijetProcessor
 
 import hepcal
 from hepcal import Constituents, Features, JetPairs
-from hepcal.errors import MissingFieldError, NonFiniteFeatureError, PairsError, ReadError, SchemaError
+from hepcal.errors import (
+    MissingFieldError,
+    NonFiniteFeatureError,
+    NotIndependentWarning,
+    PairsError,
+    ReadError,
+    SchemaError,
+)
 from hepcal.events.candidates import jet_constituents
 from hepcal.events.executors import ExecutorFactory, open_executor
 from hepcal.events.features import FATJET_FEATURES
@@ -494,7 +501,8 @@ def test_a_run_takes_the_collections_of_the_training(fileset_of: Callable[..., F
     table = JetPairs.from_fileset(fileset_of(TOP), jets="FatJet", truth="GenFatJet", show=False)
     calibrator = hepcal.train(table, hepcal.MSE(hidden=(4,), max_updates=30, patience=30), show=False)
     with open_executor("iterative") as executor:
-        run_dijets(fileset_of(TOP), calibrator, executor, tmp_path / "own", plots=False, show=False)
+        with pytest.warns(NotIndependentWarning, match="was trained on 1 of these files"):
+            run_dijets(fileset_of(TOP), calibrator, executor, tmp_path / "own", plots=False, show=False)
         with pytest.raises(ReadError, match=r"Jet\.PT"):
             run_dijets(fileset_of(TOP), calibrator, executor, tmp_path / "other", jets="Jet", show=False)
     figures = hepcal.closure.closure(hepcal.closure.load_hists(tmp_path / "own"), "pt", "reco", total=True)

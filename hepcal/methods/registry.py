@@ -141,7 +141,7 @@ def calibrator_of(name: str) -> type[Calibrator]:
     if not (isinstance(found, type) and getattr(found, "method", None) is method):
         raise HepcalError(f"{method.calibrator} is no hepcal.methods.calibrator.Calibrator of the method {name!r}")
     if isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise HepcalError(f"{method.calibrator}, the calibrator of {name!r}, lacks {missing}")
     calibrator: type[Calibrator] = found
     return calibrator

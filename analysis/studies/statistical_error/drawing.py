@@ -52,6 +52,12 @@ def ratio(found: Mapping[str, Any], sample: str) -> Figure:
         len(binnings), len(sizes), figsize=(4.4 * len(sizes) + 0.6, 3.4 * len(binnings) + 0.4), squeeze=False,
         sharey="row", layout="constrained",
     )  # fmt: skip
+    highest = max(
+        max(each for each in rows[str(size)]["disjoint"][binning]["ratio"] if each is not None)
+        for rows in methods.values()
+        for size in _sizes(rows)
+        for binning in binnings
+    )
     for row, binning in zip(axes, binnings, strict=True):
         for panel, size in zip(row, sizes, strict=True):
             panel.axhspan(*RIGHT, color="#d3d6da", lw=0, zorder=0)
@@ -72,14 +78,16 @@ def ratio(found: Mapping[str, Any], sample: str) -> Figure:
                     label=name,
                 )
             panel.set_yscale("log")
-            panel.set_ylim(0.3, 12)
-            panel.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+            ticks = [tick for tick in (0.5, 0.7, 1, 1.4, 2, 5, 10) if tick < 2 * highest]
+            panel.set_ylim(0.4, 1.2 * max(ticks[-1], highest))
+            panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             panel.minorticks_off()
             panel.set_xlabel(AXES[binning])
             panel.set_title(f"{size:,} jets", fontsize="medium")
         row[0].set_ylabel(r"$\sigma_{pred}$ / spread of trainings")
     axes[0, 0].legend(fontsize="small", ncols=2)
-    figure.suptitle(f"{TITLES[sample]}: trainings on disjoint samples", fontsize="medium")
+    between = ": " if len(sizes) > 1 else ",\n"
+    figure.suptitle(f"{TITLES[sample]}{between}trainings on disjoint samples", fontsize="medium")
     return figure
 
 
@@ -94,7 +102,10 @@ def by_size(found: Mapping[str, Any], sample: str) -> Figure:
         panel.plot(sizes, claimed, "o-", color=SERIES[number][0], label=rf"{name}: $\sigma_{{pred}}$")
         panel.plot(sizes, spread, "s--", mfc="white", color=SERIES[number][0], label=f"{name}: spread of trainings")
     panel.set_xscale("log")
-    panel.set_yscale("log")
+    sizes = sorted({size for rows in found[sample].values() for size in _sizes(rows)})
+    panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    panel.minorticks_off()
+    panel.set_ylim(bottom=0)
     panel.set_xlabel("training jets")
     panel.set_ylabel("root mean square [GeV]")
     panel.legend(fontsize="small")

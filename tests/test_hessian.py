@@ -169,3 +169,25 @@ def test_inputs_that_few_dimensions_do_not_stand_for_keep_their_directions():
     assert np.array_equal(again.sigma_pred, calibrator.predict(pairs).sigma_pred)
     alone = calibrator.predict(pairs.take(np.arange(7, 12))).sigma_pred
     assert np.array_equal(alone, calibrator.predict(pairs).sigma_pred[7:12])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["hessian", "hessian_tails"])
+def test_cuda_agrees_to_1e5_of_sigma_tot(name, tiny_calibrator, tiny_pairs):
+    here = tiny_calibrator(name)
+    there = here.to("cuda")
+    raw = torch.from_numpy(np.column_stack([tiny_pairs.reco, tiny_pairs.features]).T.astype(np.float32).copy())
+    pt = np.asarray(tiny_pairs.reco, dtype=np.float64)
+    found, expected = (each._evaluate(each.inputs(raw), pt, replicas=True) for each in (there, here))
+    for column in ("pt_calib", "pt_calib_sigma_stoch", "pt_calib_sigma_pred"):
+        away = np.abs(found[column].astype(np.float64) - expected[column])
+        assert np.all(away < 1e-5 * expected["pt_calib_sigma_tot"]), column
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("error", ["laplace", "sandwich"])
+def test_a_training_on_cuda_finds_the_same_error(error):
+    """Another order of sums ends in another network; the error of a linear regression is that of the textbook."""
+    method = hepcal.Hessian(**LINEAR, error=error, prior_width=100.0)
+    found = hepcal.train(linear_sample(5_000, 3), method, seed=1, device="cuda", show=False).predict(*at(0.0))
+    assert found.sigma_pred[0] == pytest.approx(10 / np.sqrt(0.9 * 5_000), rel=0.1)

@@ -30,7 +30,7 @@ SEEDS = (1, 2, 3, 4, 5)
 MORE_SEEDS = (6, 7, 8, 9, 10)
 BINS, RETRAINED = 4, 16
 NETWORK = {"hidden": (32, 32), "max_updates": 2_500, "batch": 500, "schedule": "cosine", "learning_rate": 3e-3}
-ENSEMBLE = hepcal.Ensemble(n=8, **NETWORK)
+ENSEMBLE = hepcal.Ensemble(n=8, starts=1, **NETWORK)
 REGRESSIONS = {
     "ensemble": ENSEMBLE,
     "mse": hepcal.MSE(**NETWORK),
@@ -39,7 +39,7 @@ REGRESSIONS = {
     "dropout": hepcal.Dropout(**NETWORK),
     # With the default prior the fourth part of 1,700 effective jets says the same of every jet, as its card tells.
     "parts": hepcal.Ensemble(n=4, sample="parts", prior_width=0.3, **NETWORK),
-    "noisy_labels": hepcal.NoisyLabels(method=hepcal.Ensemble(n=4, **NETWORK), fraction=0.04),
+    "noisy_labels": hepcal.NoisyLabels(method=hepcal.Ensemble(n=4, starts=1, **NETWORK), fraction=0.04),
 }
 INVERSIONS = {
     "likelihood": hepcal.Likelihood(n=8, **NETWORK),

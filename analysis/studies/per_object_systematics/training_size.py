@@ -78,6 +78,8 @@ def main(
     settings = schedule(quick=quick)
     ensemble = hepcal.Ensemble(
         n=QUICK_MEMBERS if quick else MEMBERS,
+        # sigma_pred is the spread of the networks, as in the paper.
+        starts=1,
         dropout=0.1,
         **{**settings, "max_updates": settings["max_updates"] // 4},
     )

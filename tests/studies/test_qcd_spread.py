@@ -54,7 +54,7 @@ def ratios(name, method, tables, reference):
 
 
 def test_the_bootstrap_ensemble_is_right_within_a_factor_of_one_and_a_half(tables, reference):
-    """Other samples and starts than those of the reference; one start per sample is comparable with single trainings."""
+    """Other samples and starts than those of the reference; with one start each they are like single trainings."""
     found = ratios("ensemble of 20", hepcal.Ensemble(n=20, starts=1, **COMMON), tables, reference)
     assert np.all((found.ratio > 1 / 1.5) & (found.ratio < 1.5))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from hepcal.errors import PairsError, TrainingError
 from hepcal.events.features import Features
@@ -34,6 +35,9 @@ class TrainingConfig(BaseModel):
     settings: dict[str, Any] = {}
     features: Features | None = None
 
+    # Where it was read from, for messages.
+    _path: str = PrivateAttr("")
+
     @classmethod
     def read(cls, path: Path | None, method: str | None = None) -> TrainingConfig:
         """From a YAML file, or the defaults of a method without one.
@@ -60,6 +64,7 @@ class TrainingConfig(BaseModel):
             )
         if method and config.method != method:
             raise TrainingError(f"{path} asks for the method {config.method!r}, the command line for {method!r}")
+        config._path = str(path)
         return config
 
     def require(self, table: JetPairs) -> None:
@@ -90,7 +95,8 @@ class TrainingConfig(BaseModel):
         try:
             return method_of(self.method).model_validate(self.settings)
         except ValidationError as error:
-            raise TrainingError(f"settings of {self.method!r}: {error}") from error
+            where = f"{self._path}: " if self._path else ""
+            raise TrainingError(f"{where}settings of {self.method!r}: {_told(error, self.method)}") from error
 
     def require_inputs(self, method: Method, jets: str = "Jet") -> None:
         """Refuse a method that needs other inputs than will be read: those chosen, or the defaults of any layout.
@@ -106,3 +112,19 @@ class TrainingConfig(BaseModel):
                 faults.append(f"{error} ({schema})")
         if len(faults) == len(SCHEMAS):
             raise TrainingError(f"the method {method.name!r} cannot learn from these features: {'; '.join(faults)}")
+
+
+def _told(error: ValidationError, method: str) -> str:
+    """What is wrong with the settings of a method, in one line."""
+    faults = []
+    for each in error.errors():
+        name, found = ".".join(str(part) for part in each["loc"]), each.get("input")
+        text = f"{name}: {each['msg']}" if name else each["msg"]
+        if each["type"] == "extra_forbidden":
+            text = f"{name}: there is no such setting, known are {', '.join(method_of(method).model_fields)}"
+        elif isinstance(found, str | int | float):
+            text += f", found {found!r}"
+            if isinstance(found, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\d+", found):
+                text += f" (YAML takes it for a text: write {float(found):.0f})"
+        faults.append(text)
+    return "; ".join(faults)

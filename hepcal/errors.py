@@ -18,8 +18,9 @@
     └── IncompleteRunError      not every planned event was processed
 
 Errors of one part of the package derive from :class:`HepcalError`, too, and stand beside what raises them:
-``arrays.UncomputedArrayError``, ``columns.JetLayoutError``, ``plot.NothingToDrawError``,
-``prediction.NoDensityError``, ``result_files.ResultError``, ``transport.TransportError``.
+``arrays.UncomputedArrayError``, ``plot.panels.NothingToDrawError``,
+``arrays.NoNumberError``, ``closure.files.ResultError``, ``distributions.prediction.NoDensityError``,
+``events.columns.JetLayoutError``, ``events.running.NothingLeftError``, ``transport.maps.TransportError``.
 
 None of them derives from :class:`OSError`: coffea's ``skipbadfiles`` drops chunks whose error chain
 contains one, and an error of ours must never be a reason to lose events silently.

@@ -244,3 +244,19 @@ def test_a_method_may_ask_for_what_any_layout_has(name: str) -> None:
             config.require_inputs(config.build())
     with pytest.raises(TrainingError, match=rf"'likelihood' cannot learn from these features: no input {name} among"):
         config.model_copy(update={"features": hepcal.Features(inputs=("mass",))}).require_inputs(config.build())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{hiden: [3]}", r"hiden: there is no such setting, known are validation, hidden, batch, "),
+        ("{max_updates: 1e4}", r"max_updates: .*found '1e4' \(YAML takes it for a text: write 10000\)"),
+        ("{prior_width: -1}", r"prior_width: Input should be greater than or equal to 0.000001, found -1"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_with_its_file(tmp_path: Path, settings: str, message: str) -> None:
+    path = write(tmp_path, f"method: bnn\nsettings: {settings}\n")
+    with pytest.raises(TrainingError, match=message) as caught:
+        TrainingConfig.read(path).build()
+    assert str(caught.value).startswith(f"{path}: settings of 'bnn': ")
+    assert "pydantic" not in str(caught.value)

@@ -32,7 +32,10 @@ def draw(found: Mapping[str, Any], folder: Path) -> None:
         for sample in TITLES:
             if sample not in found:
                 continue
-            for name, figure in (("ratio", ratio(found, sample)), ("size", by_size(found, sample))):
+            drawn = {"ratio": ratio(found, sample)}
+            if any(len(_sizes(rows)) > 1 for rows in found[sample].values()):
+                drawn["size"] = by_size(found, sample)
+            for name, figure in drawn.items():
                 for suffix in ("png", "pdf"):
                     figure.savefig(folder / f"disjoint_{sample}_{name}.{suffix}")
                 plt.close(figure)

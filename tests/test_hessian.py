@@ -28,13 +28,14 @@ def at(x, n=2):
 
 
 @pytest.mark.parametrize("error", ["laplace", "sandwich"])
-@pytest.mark.parametrize("x", [0.0, 2.0])
-def test_a_linear_regression_has_the_error_of_the_textbook(error, x):
+def test_a_linear_regression_has_the_error_of_the_textbook(error):
     """sigma² (1 + x²) / n, with a wide prior."""
     n = 5_000
     method = hepcal.Hessian(**LINEAR, error=error, prior_width=100.0, validation=0.1)
-    found = hepcal.train(linear_sample(n, 3), method, seed=1, show=False).predict(*at(x)).sigma_pred[0]
-    assert found == pytest.approx(10 * np.sqrt((1 + x**2) / (0.9 * n)), rel=0.1)
+    calibrator = hepcal.train(linear_sample(n, 3), method, seed=1, show=False)
+    for x in (0.0, 2.0):
+        found = calibrator.predict(*at(x)).sigma_pred[0]
+        assert found == pytest.approx(10 * np.sqrt((1 + x**2) / (0.9 * n)), rel=0.1)
 
 
 def test_weights_count_as_repetitions_do_not():
@@ -108,12 +109,14 @@ def test_the_average_is_that_of_the_updates():
             torch.testing.assert_close(network.average, path[:4].mean(0))
 
 
+@pytest.mark.filterwarnings("ignore::hepcal.errors.CurvatureWarning")
 def test_an_average_scatters_less_from_start_to_start():
     """The mean of all jets, for other starts and orders of one sample, at a step size that does not fall."""
     settings = {"hidden": (16,), "learning_rate": 1e-2, "batch": 50, "max_updates": 500, "patience": 500}
     sample, spreads = linear_sample(2_000, 3), []
     for averaged in (1, 200):
-        method = hepcal.Hessian(**settings, averaged=averaged, schedule="constant", directions=4)
+        # The error is not looked at: few jets do for its curvature.
+        method = hepcal.Hessian(**settings, averaged=averaged, schedule="constant", directions=4, curvature=200)
         found = [hepcal.train(sample, method, seed=k, show=False).predict(sample).mean.mean() for k in range(6)]
         spreads.append(np.std(found, ddof=1))
     assert spreads[1] < 0.6 * spreads[0]

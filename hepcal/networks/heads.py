@@ -38,7 +38,7 @@ KNEE_FLOOR = 0.05
 # Of the tails: above three the variance exists, and near three it is a guess about tails nobody has seen.
 POWER_FLOOR = 3.5
 # Random targets per jet that stand for the Fisher information of a density.
-FISHER_DRAWS = 4
+FISHER_DRAWS = 2
 LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 

@@ -12,7 +12,7 @@ from hepcal.errors import PairsError, TrainingError
 from hepcal.events.features import Features
 from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.base import Method
-from hepcal.methods.registry import OF_DATA, known_names, method_of, places
+from hepcal.methods.registry import OF_DATA, calibrator_of, known_names, learner_of, method_of, places
 from hepcal.storage.documents import parse_yaml
 from hepcal.storage.outputs import read_bytes
 from hepcal.tables.pairs import JetPairs
@@ -91,7 +91,9 @@ class TrainingConfig(BaseModel):
 
         Raises:
             TrainingError: A setting is unknown or out of range.
+            HepcalError: The method is of another distribution, and broken.
         """
+        calibrator_of(self.method), learner_of(self.method)
         try:
             return method_of(self.method).model_validate(self.settings)
         except ValidationError as error:

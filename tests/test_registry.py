@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import hepcal
+from hepcal.config import TrainingConfig
 from hepcal.errors import CalibratorFileError, HepcalError, MethodWarning, TrainingError, UnknownMethodError
 from hepcal.methods import registry
-from hepcal.methods.base import SIGMA_STOCH, Method
+from hepcal.methods.base import SIGMA_STOCH, Method, NetworkMethod
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.inversion.calibrator import NumericalInversion
 from hepcal.methods.training.task import Learned
@@ -184,6 +185,7 @@ def test_entry_points_come_last(entry_points_are: Callable[..., dict[str, str]])
         ([("mine", "other:Calibrator")], "has a class of the name of hepcal.Calibrator"),
         ([("first", "one:Thing"), ("second", "two:Thing")], "has a class of the name of one:Thing"),
         ([("mine", "one:Thing"), ("mine", "two:Other")], "have one name: uninstall one of the distributions"),
+        ([("mine", "other:train")], "has a class of the name of hepcal.train"),
         ([("mro", "other:Thing")], "has no name that a command line can offer"),
         ([("my-method", "other:Thing")], "has no name that a command line can offer"),
     ],
@@ -236,6 +238,13 @@ ODD: dict[str, tuple[Any, Any, tuple[str, ...], str]] = {
     "two axes": (lambda x, pt: {"pt_calib": pt[:, None]}, Learned({}), (), r"to the shape \(1024, 1\)"),
     "nothing": (lambda x, pt: None, Learned({}), (), "evaluates to NoneType"),
     "no value": (lambda x, pt: {}, Learned({}), (), "declares the column 'pt_calib' and does not evaluate it"),
+    "undeclared, of its own": (
+        lambda x, pt: {"pt_calib": pt, "pt_calib_sigma_mine": sigma(x)}, Learned({}), (),
+        "evaluates 'pt_calib_sigma_mine', which its uncertainties do not declare",
+    ),
+    "no booleans": (
+        lambda x, pt: {"pt_calib": pt, "pt_calib_in_range": sigma(x)}, Learned({}), (), "to float64, not to booleans",
+    ),
     "undeclared": (
         lambda x, pt: {"pt_calib": pt, SIGMA_STOCH: sigma(x)}, Learned({}), (),
         "evaluates 'pt_calib_sigma_stoch', which its uncertainties do not declare",
@@ -246,6 +255,10 @@ ODD: dict[str, tuple[Any, Any, tuple[str, ...], str]] = {
     "learned nothing": (lambda x, pt: {"pt_calib": pt}, None, (), "gives NoneType, not a hepcal.methods"),
     "numpy": (lambda x, pt: {"pt_calib": pt}, Learned({"a": np.ones(2)}), (), "gives 'a' as ndarray: use torch"),
     "ours": (lambda x, pt: {"pt_calib": pt}, Learned({"input_mean": torch.ones(3)}), (), "which is that of the inputs"),
+    "no tensors": (lambda x, pt: {"pt_calib": pt}, Learned(None), (), "gives NoneType, not tensors and figures"),  # type: ignore[arg-type]
+    "figure of the card": (
+        lambda x, pt: {"pt_calib": pt}, Learned({}, figures={"sum_ratio": 7.0}), (), "'sum_ratio', which every card",
+    ),
     "no figure": (lambda x, pt: {"pt_calib": pt}, Learned({}, figures={"n": None}), (), "the figure 'n' as NoneType"),
 }  # fmt: skip
 
@@ -315,6 +328,101 @@ def test_a_calibrator_that_evaluates_nothing_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys.modules["odd_plugin"], "OddCalibrator", Empty)
     with pytest.raises(HepcalError, match="the calibrator of 'odd', lacks _evaluate"):
         registry.calibrator_of("odd")
+
+
+def test_names_of_hepcal_are_those_that_entry_points_may_not_take() -> None:
+    methods = {place.rpartition(":")[2] for place in registry.METHODS.values()}
+    assert set(registry.PUBLIC) | methods <= set(hepcal.__all__) <= set(registry.PUBLIC) | set(registry.class_places())
+
+
+@pytest.mark.parametrize("sigmas", [(SIGMA_STOCH, "pt_calib_sigma_pred"), ()])
+def test_columns_are_those_of_the_method(sigmas: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, None, None, (SIGMA_STOCH,))
+    monkeypatch.setattr(sys.modules["odd_plugin"].OddCalibrator, "sigmas", sigmas)
+    with pytest.raises(HepcalError, match=r"the calibrator of 'odd', has sigmas = .* leave sigmas out"):
+        registry.calibrator_of("odd")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("quantity", "average", "has quantity = 'average': it is one of mean, median, mode"),
+        (
+            "uncertainties",
+            ("eta",),
+            r"has uncertainties = \('eta',\): a tuple of columns whose names begin with pt_calib",
+        ),
+        ("uncertainties", SIGMA_STOCH, "has uncertainties = 'pt_calib_sigma_stoch': a tuple of columns"),
+    ],
+)
+def test_a_method_that_declares_what_there_is_not_is_refused(
+    attribute: str, value: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installed(monkeypatch, None, None, ()), attribute, value)
+    with pytest.raises(HepcalError, match=message):
+        registry.method_of("odd")
+
+
+def test_abstract_settings_and_a_calibrator_of_another_kind_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = installed(monkeypatch, None, None, ())
+    monkeypatch.setattr(sys.modules["odd_plugin"], "OddCalibrator", type("Other", (), {"method": method}))
+    with pytest.raises(HepcalError, match=r"is no hepcal.methods.calibrator.Calibrator of the method 'odd'"):
+        registry.calibrator_of("odd")
+    named = {"__module__": __name__, "name": "odd", "learner": "a:b", "calibrator": "a:c", "follows_prior": True}
+    monkeypatch.setattr(sys.modules["odd_plugin"], "Odd", type("Odd", (NetworkMethod,), named))
+    with pytest.raises(HepcalError, match="the method 'odd', lacks build_head, networks, objective"):
+        registry.method_of("odd")
+
+
+def test_a_figure_of_numpy_is_a_number_of_the_card(
+    monkeypatch: pytest.MonkeyPatch, tiny_pairs: hepcal.JetPairs
+) -> None:
+    learned = Learned({}, figures={"knots": np.float32(3)})  # type: ignore[dict-item]
+    method = installed(monkeypatch, lambda x, pt: {"pt_calib": pt}, learned, ())
+    assert type(hepcal.train(tiny_pairs, method(), show=False).card.figures["knots"]) is float
+
+
+def test_what_its_classes_lack_is_said_before_the_training(
+    monkeypatch: pytest.MonkeyPatch, tiny_pairs: hepcal.JetPairs
+) -> None:
+    method = installed(monkeypatch, None, None, ())
+    module = sys.modules["odd_plugin"]
+    monkeypatch.setattr(module, "learn", lambda _: pytest.fail("it was trained"))
+    monkeypatch.setattr(module.OddCalibrator, "sigmas", (SIGMA_STOCH,))
+    with pytest.raises(HepcalError, match="leave sigmas out"):
+        hepcal.train(tiny_pairs, method(), show=False)
+    with pytest.raises(HepcalError, match="leave sigmas out"):
+        TrainingConfig(method="odd").build()
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"nonsense\n"])
+def test_entry_points_that_cannot_be_read_are_left_out(damage: bytes, elsewhere: Path) -> None:
+    info = elsewhere / "damaged-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: damaged\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_bytes(b"[hepcal.methods]\n" + damage)
+    done = subprocess.run(
+        [sys.executable, "-c", "import hepcal; print('Identity' in dir(hepcal))"],
+        env={"PYTHONPATH": str(elsewhere), "PATH": ""}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "True\n"
+    assert "the entry points of the distribution 'damaged' cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["raise RuntimeError('no device')", "raise SystemExit(3)", "class Identity(:"])
+def test_help_lists_what_works_and_says_what_does_not(source: str, elsewhere: Path) -> None:
+    (elsewhere / "toy_identity.py").write_text(source)
+    shown = run(elsewhere, "-m", "hepcal.cli", "train", "--help")
+    assert "Of other packages:" not in shown
+    assert "- bnn: " in shown
+    assert "- identity: the method 'identity' is not at 'toy_identity:Identity'" in shown
+    done = subprocess.run(
+        [sys.executable, "-m", "hepcal.cli", "train", "table", "--method", "identity"],
+        env={"PYTHONPATH": str(elsewhere), "PATH": ""}, cwd=elsewhere.parent,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.startswith("hepcal: the method 'identity' is not at")) == (1, True)
+    assert "(it is of the distribution 'toy-identity')" in done.stderr
 
 
 def test_a_class_that_is_not_registered_is_refused_before_it_is_trained(tiny_pairs: hepcal.JetPairs) -> None:

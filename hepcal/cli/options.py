@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hepcal.errors import PairsError
-from hepcal.methods.registry import OF_DATA, PRIOR_FREE, REGRESSIONS, places, titles
+from hepcal.methods.registry import OF_DATA, PRIOR_FREE, REGRESSIONS, broken, places, titles
 
 if TYPE_CHECKING:
     from hepcal.events.executors import ExecutorFactory
@@ -61,16 +61,19 @@ class TrainingCommand(typer.core.TyperCommand):
         """Methods by what they depend on, those of other distributions last."""
         from rich.markup import escape
 
-        known, others = titles(), [name for name in OFFERED if name not in {**REGRESSIONS, **PRIOR_FREE}]
+        known, faulty = titles(), broken()
+        others = [name for name in OFFERED if name not in {**REGRESSIONS, **PRIOR_FREE, **faulty}]
         kinds = {
             "Regressions of the truth, which follow the truth spectrum of the training": REGRESSIONS,
             "Calibrations that do not depend on the truth spectrum": PRIOR_FREE,
             "Of other packages": others,
         }
+        texts = {kind: {name: known[name] for name in names} for kind, names in kinds.items()}
+        texts["Of other packages, and broken"] = faulty
         lists = [
-            "\n".join([f"{kind}:\n", *(f"- {name}: {escape(known[name])}" for name in names)])
-            for kind, names in kinds.items()
-            if names
+            "\n".join([f"{kind}:\n", *(f"- {name}: {escape(text)}" for name, text in found.items())])
+            for kind, found in texts.items()
+            if found
         ]
         self.help = "\n\n".join([self.help or "", *lists])
         super().format_help(ctx, formatter)

@@ -22,12 +22,12 @@ from hepcal.errors import CalibratorFileError, HepcalError, UnknownMethodError
 from hepcal.events.columns import COVERED, REPLICAS, FlatJets, attach, type_of_attached
 from hepcal.events.raw_momentum import detector_pt
 from hepcal.methods import cache
-from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Method
+from hepcal.methods.base import Method
 from hepcal.methods.card import CARD_VERSION, Card
 from hepcal.methods.flat import flat_jets, transforms_of
 from hepcal.methods.interval_coverage import covered, has_interval, padded
 from hepcal.methods.refusals import refuse_foreign, refuse_overflow, refuse_taken
-from hepcal.methods.registry import calibrator_of, places
+from hepcal.methods.registry import calibrator_of, owner, places
 from hepcal.methods.training_inputs import histograms_of
 from hepcal.networks.devices import device_of
 from hepcal.networks.inference import BLOCK
@@ -43,8 +43,6 @@ __all__ = ["Calibrator", "device_of", "transforms_of"]
 
 Inference = Literal["draws", "moments"]
 
-# What a method must declare if it evaluates it.
-ALL_SIGMAS = (SIGMA_STOCH, SIGMA_PRED, SIGMA_TOT)
 # Shift-type systematics by the column with their size.
 SHIFTS = {"pt_calib_sigma_pred": "calib_pred", "pt_calib_sigma_scale": "calib_cal"}
 
@@ -66,6 +64,8 @@ class Calibrator(Artefact[Card], ABC):
     method: ClassVar[type[Method]]
     # Columns of uncertainties: those that the method declares; of some they depend on the settings, so on the object.
     sigmas: tuple[str, ...] = ()
+    # What `_evaluate` gives for predictions beside the columns.
+    beside: tuple[str, ...] = ()
     # Networks whose predictions of one jet can be had one by one, for correlations between jets.
     replicas: int = 0
     # Jets that are computed at once.
@@ -216,7 +216,8 @@ class Calibrator(Artefact[Card], ABC):
             replicas: Also give :data:`REPLICAS`, shape (jets, replicas).
 
         Returns:
-            ``pt_calib``, :attr:`sigmas`, and ``pt_calib_in_range`` where it is not only the inputs that decide.
+            ``pt_calib`` and :attr:`sigmas`, shape (jets,), maybe :attr:`beside`, and nothing else but
+            ``pt_calib_in_range``, bool, where it is not only the inputs that decide.
         """
 
     def _columns(
@@ -254,7 +255,7 @@ class Calibrator(Artefact[Card], ABC):
         Raises:
             HepcalError: A column is missing, of another shape than (jets,), or declared nowhere.
         """
-        method = f"the method {self.card.method!r}"
+        method = f"the method {self.card.method!r}{owner(self.card.method)}"
         if not isinstance(found, dict):
             raise HepcalError(f"{method} evaluates to {type(found).__name__}, not to columns by name")
         for name in wanted:
@@ -264,8 +265,10 @@ class Calibrator(Artefact[Card], ABC):
             if name in found and (not shape or shape[0] != jets or len(shape) != wanted[name].ndim):
                 raise HepcalError(f"{method} evaluates {name!r} of {jets} jets to the shape {shape}")
         for name in found.keys() - wanted.keys():
-            if name.startswith("pt_calib") and name in ALL_SIGMAS:
+            if name not in {"pt_calib_in_range", REPLICAS, COVERED, *self.beside}:
                 raise HepcalError(f"{method} evaluates {name!r}, which its uncertainties do not declare")
+        if (inside := found.get("pt_calib_in_range")) is not None and inside.dtype != bool:
+            raise HepcalError(f"{method} evaluates 'pt_calib_in_range' to {inside.dtype}, not to booleans")
 
     def _map(self, work: Callable[[slice, torch.Tensor], None], features: Rows, reco: np.ndarray) -> None:
         """All blocks of the jets, on all cores that this process may use, or on the device."""

@@ -11,10 +11,10 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from inspect import isabstract
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from hepcal.errors import HepcalError, MethodWarning, UnknownMethodError, warn
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "GROUP",
     "METHODS",
+    "broken",
     "calibrator_of",
     "class_places",
     "is_regression",
     "known_names",
     "learner_of",
     "method_of",
+    "owner",
     "places",
     "regressions",
     "titles",
@@ -40,8 +42,13 @@ __all__ = [
 GROUP = "hepcal.methods"
 # What a method says of itself beside its name.
 DECLARED = ("learner", "calibrator", "follows_prior")
-# Classes of ``hepcal`` that are no methods.
-PUBLIC = ("Calibrator", "Constituents", "Feature", "Features", "JetPairs", "Prediction")
+# Names of ``hepcal`` that are no methods.
+PUBLIC = (
+    "Calibrator", "Constituents", "Feature", "Features", "JetPairs", "Prediction", "augment", "closure", "cross_fit",
+    "evaluation", "load_fileset", "plot", "processors", "statistics", "tagging", "train",
+)  # fmt: skip
+# Columns of uncertainties begin with it: calibrators find their own columns by that, and no other field is hidden.
+COLUMN = "pt_calib_sigma_"
 
 # Regressions of the truth, which follow the truth spectrum of the training.
 REGRESSIONS = {
@@ -71,7 +78,7 @@ def _known() -> tuple[dict[str, str], dict[str, str]]:
     """``module:Class`` of all methods that can be offered, and why entry points of other distributions are not."""
     found, refused = dict(METHODS), dict[str, str]()
     others: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
+    for point in _entry_points():
         if METHODS.get(point.name) != point.value:
             others.setdefault(point.name, []).append(point)
     classes = {_class_name(place): f"hepcal's own {place}" for place in METHODS.values()}
@@ -94,6 +101,35 @@ def _known() -> tuple[dict[str, str], dict[str, str]]:
         found[name] = value
         classes[_class_name(value)] = f"{value} of {_distribution(points[0])}"
     return found, refused
+
+
+def _entry_points() -> list[EntryPoint]:
+    """Those of all distributions; a distribution whose list cannot be read is left out with a warning."""
+    try:
+        return list(entry_points(group=GROUP))
+    except Exception:  # noqa: BLE001 - one damaged list: the others are read one by one
+        found: dict[str, list[EntryPoint]] = {}
+        for distribution in distributions():
+            # The first on the path counts, as for imports.
+            if (name := str(distribution.name)) in found:
+                continue
+            try:
+                found[name] = list(distribution.entry_points.select(group=GROUP))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it
+                found[name] = []
+                warn(f"Left out: the entry points of the distribution {name!r} cannot be read: {error}", MethodWarning)
+        return [point for points in found.values() for point in points]
+
+
+@cache
+def _owners() -> dict[str, str]:
+    """The distributions of the methods of others, by name of the method."""
+    return {point.name: _distribution(point) for point in _entry_points() if point.name not in METHODS}
+
+
+def owner(name: str) -> str:
+    """Which distribution a method is of, to follow its name in a message; empty for ours."""
+    return f" of {_owners()[name]}" if name in _owners() else ""
 
 
 def places() -> dict[str, str]:
@@ -121,11 +157,14 @@ def method_of(name: str) -> type[Method]:
     place = known.get(name)
     if place is None:
         raise UnknownMethodError(f"unknown method {name!r}; known are {', '.join(known)}")
-    found = _at(place, f"the method {name!r}")
+    found = _at(place, f"the method {name!r}", name)
     if not (isinstance(found, type) and issubclass(found, Method) and getattr(found, "name", None) == name):
-        raise HepcalError(f"{place} is no hepcal.methods.base.Method with the name {name!r}")
+        raise HepcalError(f"{place}{owner(name)} is no hepcal.methods.base.Method with the name {name!r}")
     if missing := [part for part in DECLARED if getattr(found, part, None) is None]:
-        raise HepcalError(f"{place}, the method {name!r}, does not say {', '.join(missing)}: each is a class attribute")
+        raise HepcalError(
+            f"{place}, the method {name!r}, does not say {', '.join(missing)}: each is a class attribute{_in(name)}"
+        )
+    _refuse_declarations(found, f"{place}, the method {name!r}{owner(name)},")
     return found
 
 
@@ -136,15 +175,25 @@ def calibrator_of(name: str) -> type[Calibrator]:
         UnknownMethodError: There is none of this name.
         HepcalError: What its class names is no calibrator of it.
     """
+    from hepcal.methods.calibrator import Calibrator
+
     method = method_of(name)
-    found = _at(method.calibrator, f"the calibrator of {name!r}")
-    if not (isinstance(found, type) and getattr(found, "method", None) is method):
-        raise HepcalError(f"{method.calibrator} is no hepcal.methods.calibrator.Calibrator of the method {name!r}")
+    found = _at(method.calibrator, f"the calibrator of {name!r}", name)
+    if not (isinstance(found, type) and issubclass(found, Calibrator) and getattr(found, "method", None) is method):
+        raise HepcalError(
+            f"{method.calibrator} is no hepcal.methods.calibrator.Calibrator of the method {name!r}{owner(name)}: it "
+            f"needs the line method = {method.__name__}"
+        )
+    what = f"{method.calibrator}, the calibrator of {name!r}"
     if isabstract(found):
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        raise HepcalError(f"{method.calibrator}, the calibrator of {name!r}, lacks {missing}")
-    calibrator: type[Calibrator] = found
-    return calibrator
+        raise HepcalError(f"{what}, lacks {missing}{_in(name)}")
+    if not isinstance(found.sigmas, property) and set(found.sigmas) != set(method.uncertainties):
+        raise HepcalError(
+            f"{what}, has sigmas = {found.sigmas!r}, the method{owner(name)} has uncertainties = "
+            f"{method.uncertainties!r}: leave sigmas out, they are those of the method"
+        )
+    return found
 
 
 def learner_of(name: str) -> Callable[[Task], Learned]:
@@ -155,9 +204,9 @@ def learner_of(name: str) -> Callable[[Task], Learned]:
         HepcalError: What its class names is no function.
     """
     method = method_of(name)
-    found = _at(method.learner, f"the training of {name!r}")
+    found = _at(method.learner, f"the training of {name!r}", name)
     if not callable(found):
-        raise HepcalError(f"{method.learner}, the training of {name!r}, is no function of a task")
+        raise HepcalError(f"{method.learner}, the training of {name!r}, is no function of a task{_in(name)}")
     learner: Callable[[Task], Learned] = found
     return learner
 
@@ -186,6 +235,17 @@ def regressions(kind: type[Method]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def broken() -> dict[str, str]:
+    """Why methods of other distributions cannot be used, by name; they are imported for that, as when they train."""
+    found = {}
+    for name in known_names() - METHODS.keys():
+        try:
+            calibrator_of(name), learner_of(name)
+        except HepcalError as error:
+            found[name] = str(error)
+    return dict(sorted(found.items()))
+
+
 def class_places() -> dict[str, str]:
     """``module:Class`` of all methods by the name of the class."""
     return {_class_name(place): place for place in places().values()}
@@ -212,14 +272,36 @@ def _title(place: str) -> str:
     return ""
 
 
-def _at(place: str, what: str) -> Any:
+def _at(place: str, what: str, method: str) -> Any:
     """What stands at ``module:attribute``."""
     module, _, name = place.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A module of another distribution may fail in any way.
-        raise HepcalError(f"{what} is not at {place!r}: {type(error).__name__}: {error}") from error
+        raise HepcalError(f"{what} is not at {place!r}: {type(error).__name__}: {error}{_in(method)}") from error
+
+
+def _in(method: str) -> str:
+    """The distribution of a method, at the end of a message; nothing for ours."""
+    return f" (it is{found})" if (found := owner(method)) else ""
+
+
+def _refuse_declarations(method: type[Method], what: str) -> None:
+    """Refuse settings that nothing could be trained with.
+
+    Raises:
+        HepcalError: They are abstract, or promise what there is not.
+    """
+    from hepcal.methods.card import Quantity
+
+    if isabstract(method):
+        raise HepcalError(f"{what} lacks {', '.join(sorted(getattr(method, '__abstractmethods__', ())))}")
+    if (quantity := getattr(method, "quantity", None)) not in get_args(Quantity):
+        raise HepcalError(f"{what} has quantity = {quantity!r}: it is one of {', '.join(get_args(Quantity))}")
+    columns = getattr(method, "uncertainties", None)
+    if not (isinstance(columns, tuple) and all(isinstance(c, str) and c.startswith(COLUMN) for c in columns)):
+        raise HepcalError(f"{what} has uncertainties = {columns!r}: a tuple of columns whose names begin with {COLUMN}")
 
 
 def _class_name(place: str) -> str:

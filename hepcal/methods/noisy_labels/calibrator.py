@@ -146,6 +146,7 @@ class NoisyLabelsCalibrator(Calibrator):
 
     method = NoisyLabels
     sigmas = NoisyLabels.uncertainties
+    beside = (SQUARED, SQUARED_ERROR, BASELINE_MEAN, BASELINE_PRED)
 
     def _prepare(self) -> None:
         settings = NoisyLabels.model_validate(self.card.settings)
@@ -200,7 +201,7 @@ class NoisyLabelsCalibrator(Calibrator):
             "pt_calib": mean.mean(axis=0),
             SIGMA_STOCH: stoch,
             SIGMA_CAL: signed_root(squared),
-            SIGMA_SCALE: self._common * np.abs(mean.mean(axis=0)),
+            **({SIGMA_SCALE: self._common * np.abs(mean.mean(axis=0))} if self._common else {}),
             SQUARED: squared,
             BASELINE_MEAN: mean_0.mean(axis=0),
         }

@@ -15,7 +15,7 @@ from hepcal.methods.base import Method
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.card import Card
 from hepcal.methods.flat import transforms_of
-from hepcal.methods.registry import calibrator_of, learner_of, method_of
+from hepcal.methods.registry import calibrator_of, learner_of, method_of, owner
 from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.training.collapse import misses_dependence, sensitivity
 from hepcal.methods.training.inputs import raw_chunks
@@ -37,6 +37,10 @@ MIN_EVENTS = 20
 JUDGED_JETS = 20_000
 # The square of a smaller one is none.
 SMALLEST_WEIGHT = 1e-140
+# Figures of every card.
+FIGURES = (
+    "converged", "updates", "best_update", "sum_ratio", "pull_sd", "within_sigma_tot", "sensitivity", "collapsed",
+)  # fmt: skip
 # A trained network that depends on its inputs by less than this, in units of its own sigma, says the same of every jet.
 COLLAPSED_BELOW = 0.02
 
@@ -128,9 +132,12 @@ def _checked(method: Method, learned: Learned, task: Task) -> Learned:
     Raises:
         TrainingError: It is something else, or its tensors or figures are.
     """
-    what = f"the training of {method.name!r} ({method.learner})"
+    what = f"the training of {method.name!r} ({method.learner}){owner(method.name)}"
     if not isinstance(learned, Learned):
         raise TrainingError(f"{what} gives {type(learned).__name__}, not a hepcal.methods.training.task.Learned")
+    for part in (learned.tensors, learned.figures):
+        if not isinstance(part, dict):
+            raise TrainingError(f"{what} gives {type(part).__name__}, not tensors and figures by name")
     for name, tensor in learned.tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TrainingError(f"{what} gives {name!r} as {type(tensor).__name__}: use torch.from_numpy")
@@ -139,6 +146,8 @@ def _checked(method: Method, learned: Learned, task: Task) -> Learned:
     for name, value in learned.figures.items():
         if not isinstance(value, float | int | np.floating | np.integer):
             raise TrainingError(f"{what} gives the figure {name!r} as {type(value).__name__}, not as a number")
+        if name in FIGURES:
+            raise TrainingError(f"{what} gives a figure of the name {name!r}, which every card has: take another")
     return learned
 
 
@@ -200,11 +209,16 @@ def _require(
         )
     if not isinstance(method, Method):
         raise TrainingError(f"the method must be an object such as hepcal.BNN(), found {method!r}")
+    where = f"{type(method).__module__}.{type(method).__name__}"
+    if not isinstance(getattr(type(method), "name", None), str):
+        raise TrainingError(f"{where} has no name: ClassVar[str], which is that of its entry point")
     if method_of(method.name) is not type(method):
         raise TrainingError(
-            f"{type(method).__module__}.{type(method).__name__} is not what calibrator files mean by {method.name!r}: "
+            f"{where} is not what calibrator files mean by {method.name!r}: "
             f"register it as an entry point of the group 'hepcal.methods', under a name of its own"
         )
+    # What its classes lack is said before anything is learned.
+    calibrator_of(method.name), learner_of(method.name)
     if seed < 0:
         raise TrainingError(f"the seed must not be negative, found {seed}")
     if method.needs_data and data is None:
@@ -271,7 +285,8 @@ def _with_figures(calibrator: Calibrator, held_out: JetPairs, fitted: JetPairs, 
     if not calibrator.method.needs_data:
         figures |= _closure(calibrator, held_out, fitted)
     # JSON has no NaN: a figure that cannot be given is left out.
-    finite = {name: value for name, value in figures.items() if np.isfinite(value)}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in figures.items()}
+    finite = {name: value for name, value in plain.items() if np.isfinite(value)}
     return type(calibrator)(calibrator.card.model_copy(update={"figures": finite}), calibrator.tensors)
 
 

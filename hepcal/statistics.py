@@ -25,6 +25,7 @@ from hepcal.arrays import numbers
 __all__ = [
     "CENTRAL",
     "MIN_N_EFF",
+    "ROUNDING",
     "Cumulative",
     "half_width_error",
     "longest_run",
@@ -41,6 +42,9 @@ CENTRAL = (0.1586553, 0.5, 0.8413447)
 MIN_N_EFF = 30
 # Where histograms are refined around a quantile, in standard deviations of the share below it.
 REFINEMENT = np.linspace(-5, 5, 81)
+
+# How far a sum of many weights is rounded, relative to the sum of their absolute values.
+ROUNDING = 1e-13
 
 NAN = float("nan")
 
@@ -107,7 +111,9 @@ def weighted_quantiles(values: np.ndarray, weight: np.ndarray, probabilities: Se
         # Rows of one value count together, in whatever order they came.
         last = np.append(values[1:] != values[:-1], True)
         values, cumulative = values[last], monotone(cumulative[last])
-    index = np.searchsorted(cumulative, np.multiply(probabilities, total))
+    # A sum that reaches a probability but for its rounding reaches it: the unit of the weights must not choose.
+    reached = np.multiply(probabilities, total) - ROUNDING * np.abs(weight).sum()
+    index = np.searchsorted(cumulative, reached)
     return np.asarray(values[np.minimum(index, len(values) - 1)])
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import hist
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from hepcal.closure import hists
@@ -182,3 +184,11 @@ def test_the_spread_of_a_median_is_the_exact_one() -> None:
     n = 401
     found = Cumulative.of(stats.norm.ppf((np.arange(n) + 0.5) / n), np.ones(n)).spread(0.5)
     assert found == pytest.approx(np.sqrt(np.pi / 2 / n), rel=0.01)
+
+
+@given(factor=st.floats(1e-12, 1e12), half=st.integers(1, 40))
+def test_the_unit_of_the_weights_does_not_choose_between_two_medians(factor: float, half: int) -> None:
+    """Half of the weight lies at or below one: the median is the smallest value that reaches it."""
+    values = np.repeat([1.0, 2.0], half)
+    assert weighted_quantiles(values, np.full(2 * half, factor), (0.5,)).tolist() == [1.0]
+    assert weighted_quantiles([1, 2, 3], np.multiply([0.1, 0.2, 0.3], factor), (0.5,)).tolist() == [2.0]

@@ -19,13 +19,11 @@ from hepcal.closure.flavours import FLAVOURS
 from hepcal.closure.hists import LEVELS, QUANTITIES, WEIGHTINGS
 from hepcal.closure.records import Figures, LevelFigures, Samples
 from hepcal.closure.same_event import Pairs
-from hepcal.statistics import CENTRAL, MIN_N_EFF, monotone, quantile_spread
+from hepcal.statistics import CENTRAL, MIN_N_EFF, ROUNDING, monotone, quantile_spread
 
 __all__ = ["CENTRAL", "MIN_N_EFF", "Closure", "by_flavour", "closure", "quantiles", "samples"]
 
 NAN = float("nan")
-# Of sums of thousands of bins, relative to the sum of their absolute values.
-ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, slots=True)

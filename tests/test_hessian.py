@@ -145,7 +145,10 @@ def test_a_file_without_its_directions_is_refused(name, tiny_calibrator):
 @pytest.mark.parametrize(
     ("made_of", "message"),
     [
-        (lambda method: hepcal.NoisyLabels(method, fraction=0.04), "noisy labels do not carry the error of 'hessian'"),
+        (
+            lambda method: hepcal.NoisyLabels(method, fraction=0.04),
+            "a pair of trainings does not carry the error of 'hessian'",
+        ),
         (lambda method: hepcal.SummaryLikelihood(summary=method), "a summary does not carry the error of 'hessian'"),
         (lambda method: hepcal.SummaryLikelihood(summary={"method": method.name}), "a summary does not carry"),
     ],

@@ -13,6 +13,7 @@ from hepcal.events.features import Features
 from hepcal.methods.likelihood.calibrator import Likelihood, LikelihoodCalibrator
 from hepcal.methods.registry import is_regression, method_of, regressions
 from hepcal.methods.regression.ensemble import Ensemble
+from hepcal.methods.regression.paired import paired
 from hepcal.methods.regression.settings import Regression
 
 __all__ = ["SummaryLikelihood", "SummaryLikelihoodCalibrator"]
@@ -61,9 +62,6 @@ class SummaryLikelihood(Likelihood):
     @classmethod
     def _named(cls, summary: Any) -> Any:
         """From a mapping with the name of the method, as in a card or a configuration file."""
-        if isinstance(summary, Ensemble):
-            # Networks of summary and density are paired, and each pair has a bootstrap sample of its own.
-            return summary.model_copy(update={"starts": 1})
         if not isinstance(summary, dict):
             return summary
         settings = dict(summary)
@@ -71,8 +69,12 @@ class SummaryLikelihood(Likelihood):
         if not is_regression(name, Regression):
             known = ", ".join(regressions(Regression))
             raise ValueError(f"a summary needs 'method', one of {known}; found {name!r}")
-        found = method_of(name).model_validate(settings)
-        return found.model_copy(update={"starts": 1}) if isinstance(found, Ensemble) else found
+        return method_of(name).model_validate(settings)
+
+    @field_validator("summary")
+    @classmethod
+    def _paired(cls, summary: Regression) -> Regression:
+        return paired(summary, "a summary")
 
     @field_serializer("summary")
     def _with_name(self, summary: Regression) -> dict[str, Any]:
@@ -83,11 +85,6 @@ class SummaryLikelihood(Likelihood):
         if not is_regression(self.summary.name, Regression):
             known = ", ".join(regressions(Regression))
             raise ValueError(f"the summary is a regression: one of {known}; found {self.summary.name!r}")
-        if self.summary.learner != Regression.learner:
-            raise ValueError(
-                f"a summary does not carry the error of {self.summary.name!r}, which is found after the training: take "
-                "ensemble, or heteroscedastic without an error of its own"
-            )
         if self.summary.networks not in (1, self.n):
             raise ValueError(
                 f"the summary has {self.summary.networks} networks and n is {self.n}: give both the same number"

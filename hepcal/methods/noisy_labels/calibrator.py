@@ -24,6 +24,7 @@ from hepcal.methods.card import Quantity
 from hepcal.methods.registry import is_regression, method_of, regressions
 from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.regression.network import NetworkCalibrator
+from hepcal.methods.regression.paired import paired
 from hepcal.methods.regression.settings import DensityMethod
 from hepcal.tables.rows import Rows
 
@@ -94,6 +95,11 @@ class NoisyLabels(Method):
             raise ValueError(f"noisy labels need 'method', one of {known}; found {name!r}")
         return method_of(name).model_validate(settings)
 
+    @field_validator("method")
+    @classmethod
+    def _paired(cls, method: DensityMethod) -> DensityMethod:
+        return paired(method, "a pair of trainings")
+
     @field_serializer("method")
     def _with_name(self, method: DensityMethod) -> dict[str, Any]:
         return {"method": method.name, **method.model_dump(mode="json")}
@@ -113,11 +119,6 @@ class NoisyLabels(Method):
         if not is_regression(self.method.name, DensityMethod):
             known = ", ".join(regressions(DensityMethod))
             raise ValueError(f"noisy labels need one of {known}, found {self.method.name!r}")
-        if self.method.learner != DensityMethod.learner:
-            raise ValueError(
-                f"noisy labels do not carry the error of {self.method.name!r}, which is found after the training: take "
-                "bnn, ensemble or heteroscedastic"
-            )
         if self.validation != self.method.validation:
             raise ValueError(f"validation is {self.validation} here and {self.method.validation} in the method")
         return self

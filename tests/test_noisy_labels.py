@@ -484,3 +484,11 @@ def test_the_method_may_stand_in_front() -> None:
     assert hepcal.NoisyLabels().method == hepcal.BNN()
     with pytest.raises(TypeError, match="twice"):
         hepcal.NoisyLabels(hepcal.BNN(), method=hepcal.BNN())
+
+
+def test_each_pair_of_networks_has_a_bootstrap_sample_of_its_own():
+    """An ensemble alone has two starts on each; in pairs, the spread over networks is that of the samples."""
+    made = [hepcal.NoisyLabels(hepcal.Ensemble(n=4)), hepcal.NoisyLabels(method={"method": "ensemble", "n": 4})]
+    assert [each.method.starts_per_sample for each in made] == [1, 1]
+    assert hepcal.Ensemble(n=4).starts_per_sample == 2
+    assert hepcal.NoisyLabels.model_validate(made[0].model_dump(mode="json")) == made[0]

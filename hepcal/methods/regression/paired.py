@@ -16,13 +16,13 @@ def paired(method: Kind, what: str) -> Kind:
     """The same method for networks that are paired with others: of an ensemble, each has its own bootstrap sample.
 
     Args:
-        method: The regression; what is none is refused elsewhere.
+        method: The regression. What does not follow the prior is made of one, and refused elsewhere.
         what: What it is to be a part of, for the message.
 
     Raises:
         ValueError: Its error is found after the training, which pairs do not carry.
     """
-    if isinstance(method, Regression) and method.learner != Regression.learner:
+    if method.follows_prior and method.learner != Regression.learner:
         raise ValueError(
             f"{what} does not carry the error of {method.name!r}, which is found after the training: take ensemble, "
             "or heteroscedastic without an error of its own"

@@ -141,14 +141,19 @@ def main(
                         key = "same_sample" if kind else "disjoint"
                         rows.setdefault(str(size), {})[key] = plain(figures(source, files))
                     print(summary(name, method_name, size, rows[str(size)]), flush=True)
-                if len(sizes) > 1:
-                    rows["slopes"] = plain(slopes({n: rows[str(n)]["disjoint"] for n in sizes}))
-                found["versions"] = Card.software()
-                with tempfile.TemporaryDirectory(dir=output, prefix=".part-") as scratch:
-                    part = Path(scratch) / target.name
-                    part.write_text(json.dumps(found, indent=1))
-                    part.replace(target)
+                    if len(known := [n for n in source.sizes if str(n) in rows]) > 1:
+                        rows["slopes"] = plain(slopes({n: rows[str(n)]["disjoint"] for n in known}))
+                    rows[str(size)]["versions"] = Card.software()
+                    write(found, target)
     draw(found, output / "figures")
+
+
+def write(found: Mapping[str, Any], target: Path) -> None:
+    """The numbers so far, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as scratch:
+        part = Path(scratch) / target.name
+        part.write_text(json.dumps(found, indent=1))
+        part.replace(target)
 
 
 def trained(

@@ -55,12 +55,15 @@ def ratio(found: Mapping[str, Any], sample: str) -> Figure:
         len(binnings), len(sizes), figsize=(4.4 * len(sizes) + 0.6, 3.4 * len(binnings) + 0.4), squeeze=False,
         sharey="row", layout="constrained",
     )  # fmt: skip
-    highest = max(
-        max(each for each in rows[str(size)]["disjoint"][binning]["ratio"] if each is not None)
+    ratios = [
+        each
         for rows in methods.values()
         for size in _sizes(rows)
         for binning in binnings
-    )
+        for each in rows[str(size)]["disjoint"][binning]["ratio"]
+        if each is not None
+    ]
+    lowest, highest = min(ratios), max(ratios)
     for row, binning in zip(axes, binnings, strict=True):
         for panel, size in zip(row, sizes, strict=True):
             panel.axhspan(*RIGHT, color="#d3d6da", lw=0, zorder=0)
@@ -70,7 +73,7 @@ def ratio(found: Mapping[str, Any], sample: str) -> Figure:
                     continue
                 each = rows[str(size)]["disjoint"][binning]
                 edges = np.array(each["edges"])
-                centers = (edges[1:] + edges[:-1]) / 2 + (number - (len(methods) - 1) / 2) * 0.12 * np.diff(edges)
+                centers = (edges[1:] + edges[:-1]) / 2 + (number - (len(methods) - 1) / 2) * 0.08 * np.diff(edges)
                 panel.errorbar(
                     centers,
                     each["ratio"],
@@ -81,10 +84,11 @@ def ratio(found: Mapping[str, Any], sample: str) -> Figure:
                     label=name,
                 )
             panel.set_yscale("log")
-            ticks = [tick for tick in (0.5, 0.7, 1, 1.4, 2, 5, 10) if tick < 2 * highest]
-            panel.set_ylim(0.4, 1.2 * max(ticks[-1], highest))
+            ticks = [tick for tick in (0.2, 0.3, 0.5, 0.7, 1, 1.4, 2, 5, 10) if min(0.5, lowest) <= tick < 2 * highest]
+            panel.set_ylim(0.8 * min(0.5, lowest), 1.2 * max(ticks[-1], highest))
             panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             panel.minorticks_off()
+            panel.set_xlim(edges[0], edges[-1])
             panel.set_xlabel(AXES[binning])
             panel.set_title(f"{size:,} jets", fontsize="medium")
         row[0].set_ylabel(r"$\sigma_{pred}$ / spread of trainings")

@@ -37,7 +37,7 @@ class Hessian(DensityMethod):
 
     Attributes:
         error: ``laplace``, the posterior of the weights, or ``sandwich``, what other events would have changed, which
-            asks nothing of the likelihood but scatters from training to training.
+            asks nothing of the likelihood but depends on how many jets the curvature is taken from.
         draws: Replicas; their spread is sigma_pred, exactly.
         directions: Directions in the space of the weights that the calibrator keeps, fewer than replicas.
         rank: Dimensions of signals and inputs, by layer, that changes along them are made of

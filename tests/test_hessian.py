@@ -31,7 +31,7 @@ def at(x, n=2):
 def test_a_linear_regression_has_the_error_of_the_textbook(error):
     """sigma² (1 + x²) / n, with a wide prior."""
     n = 5_000
-    method = hepcal.Hessian(**LINEAR, error=error, prior_width=100.0, validation=0.1)
+    method = hepcal.Hessian(**LINEAR, error=error, prior_width=100.0, validation=0.1, curvature=1_000)
     calibrator = hepcal.train(linear_sample(n, 3), method, seed=1, show=False)
     for x in (0.0, 2.0):
         found = calibrator.predict(*at(x)).sigma_pred[0]
@@ -175,19 +175,6 @@ def test_inputs_that_few_dimensions_do_not_stand_for_keep_their_directions():
     assert np.array_equal(again.sigma_pred, calibrator.predict(pairs).sigma_pred)
     alone = calibrator.predict(pairs.take(np.arange(7, 12))).sigma_pred
     assert np.array_equal(alone, calibrator.predict(pairs).sigma_pred[7:12])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", ["hessian", "hessian_tails"])
-def test_cuda_agrees_to_1e5_of_sigma_tot(name, tiny_calibrator, tiny_pairs):
-    here = tiny_calibrator(name)
-    there = here.to("cuda")
-    raw = torch.from_numpy(np.column_stack([tiny_pairs.reco, tiny_pairs.features]).T.astype(np.float32).copy())
-    pt = np.asarray(tiny_pairs.reco, dtype=np.float64)
-    found, expected = (each._evaluate(each.inputs(raw), pt, replicas=True) for each in (there, here))
-    for column in ("pt_calib", "pt_calib_sigma_stoch", "pt_calib_sigma_pred"):
-        away = np.abs(found[column].astype(np.float64) - expected[column])
-        assert np.all(away < 1e-5 * expected["pt_calib_sigma_tot"]), column
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

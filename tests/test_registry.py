@@ -57,7 +57,15 @@ def learn(task):
 '''
 TRY = """
 import sys, numpy as np, hepcal
+from hepcal.cli import main
+def command(*arguments):
+    sys.argv = ["hepcal", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
 pairs = hepcal.JetPairs.open("table")
+command("train", "table", "--method", "identity", "--output", "cli.safetensors")
 calibrator = hepcal.train(pairs, hepcal.Identity(), show=False)
 calibrator.save("python.safetensors")
 for name in ("python", "cli"):
@@ -65,6 +73,7 @@ for name in ("python", "cli"):
     assert type(loaded).__name__ == "IdentityCalibrator"
     assert np.array_equal(loaded.predict(pairs).mean, pairs.reco)
 assert "Identity" in hepcal.__all__
+command("show", "cli.safetensors")
 """
 
 
@@ -92,10 +101,7 @@ def run(site: Path, *arguments: str) -> str:
 def test_a_method_of_another_distribution_is_one_of_ours(elsewhere: Path, tiny_pairs: hepcal.JetPairs) -> None:
     tiny_pairs.save(elsewhere.parent / "table")
     assert "identity: The detector-level p_T [GeV] as it is" in run(elsewhere, "-m", "hepcal.cli", "train", "--help")
-    run(elsewhere, "-m", "hepcal.cli", "train", "table", "--method", "identity", "--output", "cli.safetensors")
-    run(elsewhere, "-c", TRY)
-    shown = run(elsewhere, "-m", "hepcal.cli", "show", "cli.safetensors")
-    assert "identity" in shown
+    assert "identity" in run(elsewhere, "-c", TRY)
     with pytest.raises(CalibratorFileError, match=r"unknown method 'identity'.*needs that installed"):
         hepcal.Calibrator.load(elsewhere.parent / "cli.safetensors")
 
@@ -409,19 +415,26 @@ def test_entry_points_that_cannot_be_read_are_left_out(damage: bytes, elsewhere:
     assert "the entry points of the distribution 'damaged' cannot be read" in done.stderr
 
 
-@pytest.mark.parametrize("source", ["raise RuntimeError('no device')", "raise SystemExit(3)", "class Identity(:"])
-def test_help_lists_what_works_and_says_what_does_not(source: str, elsewhere: Path) -> None:
-    (elsewhere / "toy_identity.py").write_text(source)
+BROKEN = {"raises": "raise RuntimeError('no device')", "leaves": "raise SystemExit(3)", "misspelt": "class Identity(:"}
+
+
+def test_help_lists_what_works_and_says_what_does_not(elsewhere: Path) -> None:
+    for name, source in BROKEN.items():
+        (elsewhere / f"{name}.py").write_text(source)
+    points = "\n".join(f"{name} = {name}:{name.title()}" for name in BROKEN)
+    (elsewhere / "toy_identity-1.0.dist-info" / "entry_points.txt").write_text(f"[hepcal.methods]\n{points}\n")
     shown = run(elsewhere, "-m", "hepcal.cli", "train", "--help")
     assert "Of other packages:" not in shown
     assert "- bnn: " in shown
-    assert "- identity: the method 'identity' is not at 'toy_identity:Identity'" in shown
+    for name in BROKEN:
+        assert f"- {name}: the method {name!r} is not at '{name}:{name.title()}'" in shown
+    # Any exception, of which this one would end the process.
     done = subprocess.run(
-        [sys.executable, "-m", "hepcal.cli", "train", "table", "--method", "identity"],
+        [sys.executable, "-m", "hepcal.cli", "train", "table", "--method", "leaves"],
         env={"PYTHONPATH": str(elsewhere), "PATH": ""}, cwd=elsewhere.parent,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr.startswith("hepcal: the method 'identity' is not at")) == (1, True)
+    assert (done.returncode, done.stderr.startswith("hepcal: the method 'leaves' is not at")) == (1, True)
     assert "(it is of the distribution 'toy-identity')" in done.stderr
 
 

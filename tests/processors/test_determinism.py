@@ -59,7 +59,7 @@ def reference(small_calibrator):
 
 @pytest.mark.parametrize(
     ("executor", "chunksizes"),
-    [("iterative", (500, 100_000)), ("futures", (700,)), ("dask", (500, 100_000))],
+    [("iterative", (500, 100_000)), ("futures", (700,)), ("dask", (1_250, 100_000))],
     indirect=["executor"],
 )
 def test_columns_are_bitwise_equal_and_histograms_to_1e12(small_calibrator, reference, executor, chunksizes):
@@ -99,10 +99,10 @@ def test_a_calibrator_is_built_once_per_worker_over_chunks_and_runs(small_calibr
     client = executor(print).client
     before = client.run(cache.loads)
     for _ in range(2):
-        # 5,000 events in chunks of 313: sixteen chunks
-        run(demo_fileset("test"), ColumnProcessor(fresh), executor, chunksize=313, show=False)
+        # 5,000 events in chunks of 834: six chunks
+        run(demo_fileset("test"), ColumnProcessor(fresh), executor, chunksize=834, show=False)
     loads = {worker: count - before[worker] for worker, count in client.run(cache.loads).items()}
-    print(f"calibrators built by each of two workers in two runs of 16 chunks: {sorted(loads.values())}")
+    print(f"calibrators built by each of two workers in two runs of six chunks: {sorted(loads.values())}")
     assert len(loads) == 2
     assert set(loads.values()) <= {0, 1}
     assert sum(loads.values()) >= 1

@@ -162,6 +162,14 @@ def of_both(linear, curvature):
     }
 
 
+def test_sums_of_rows_are_the_same_one_direction_at_a_time(linear, monkeypatch):
+    rows = linear.rows(torch.tensor([1.0, 0.2]).expand(40, 2))
+    coefficients = torch.randn((40, 3), generator=generator(), dtype=torch.float64)
+    at_once = rows.combined(coefficients)
+    monkeypatch.setattr("hepcal.networks.jacobian.AT_ONCE", 1)
+    torch.testing.assert_close(rows.combined(coefficients), at_once, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["laplace", "sandwich"])
 def test_posteriors_are_those_of_matrices_over_the_weights(name, linear, curvature):
     posterior, covariance = of_both(linear, curvature)[name]

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import NETWORKS
 
 import hepcal
 from hepcal.errors import CalibratorFileError
+from hepcal.methods.noisy_labels.calibrator import CalibrationWidth
 from hepcal.networks.averaging import AveragedMembers
 from hepcal.networks.dense import DenseLayout
 
@@ -13,11 +15,11 @@ from hepcal.networks.dense import DenseLayout
 LINEAR = {"hidden": (), "max_updates": 2_000, "patience": 400, "learning_rate": 1e-2, "schedule": "cosine"}
 
 
-def linear_sample(n, seed, weight=None):
-    """y = 1 + 0.05 x with a Gaussian noise of 0.1."""
+def linear_sample(n, seed, weight=None, noise=0.1):
+    """y = 1 + 0.05 x with Gaussian noise."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=n)
-    y = 1 + 0.05 * x + 0.1 * rng.standard_normal(n)
+    y = 1 + 0.05 * x + noise * rng.standard_normal(n)
     reco = np.full(n, 100.0)
     return hepcal.JetPairs.from_arrays(x[:, None], ["x"], reco=reco, truth=reco * y, weight=weight)
 
@@ -142,20 +144,68 @@ def test_a_file_without_its_directions_is_refused(name, tiny_calibrator):
         type(calibrator)(calibrator.card, tensors)
 
 
-@pytest.mark.parametrize(
-    ("made_of", "message"),
-    [
-        (
-            lambda method: hepcal.NoisyLabels(method, fraction=0.04),
-            "a pair of trainings does not carry the error of 'hessian'",
-        ),
-        (lambda method: hepcal.SummaryLikelihood(summary=method), "a summary does not carry the error of 'hessian'"),
-        (lambda method: hepcal.SummaryLikelihood(summary={"method": method.name}), "a summary does not carry"),
-    ],
-)
-def test_methods_that_train_networks_in_their_own_way_refuse_it(made_of, message):
-    with pytest.raises(ValueError, match=message):
-        made_of(hepcal.Hessian())
+@pytest.mark.parametrize("summary", [hepcal.Hessian(), {"method": "hessian"}])
+def test_a_summary_refuses_it(summary):
+    with pytest.raises(ValueError, match="a summary does not carry the error of 'hessian'"):
+        hepcal.SummaryLikelihood(summary=summary)
+
+
+def test_both_of_a_pair_of_trainings_carry_it(tiny_pairs):
+    """The same random numbers for both: where labels are as good as exact, there is no difference at all."""
+    method = hepcal.Hessian(**NETWORKS, draws=5, directions=4, rank=4)
+    found = hepcal.train(tiny_pairs, hepcal.NoisyLabels(method, fraction=1e-7), seed=3, show=False).predict(tiny_pairs)
+    alone = hepcal.train(tiny_pairs, method, seed=3, show=False).predict(tiny_pairs)
+    np.testing.assert_allclose(found.sigma_pred, alone.sigma_pred, rtol=1e-2)
+    np.testing.assert_allclose(found.baseline.sigma_pred, alone.sigma_pred, rtol=1e-4)
+    np.testing.assert_allclose(found.mean, alone.mean, rtol=1e-4)
+    np.testing.assert_allclose(found.replicas(), alone.replicas(), rtol=1e-3)
+    # Replicas have the width of their network.
+    assert found.sigma_cal_squared_error is None
+    assert np.isnan(CalibrationWidth.of(found).error)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_noisy_labels_scatter_in_the_sandwich(fresh):
+    """Labels with twice the noise, fixed or fresh: errors of the textbook without and with it."""
+    n = 5_000
+    method = hepcal.Hessian(**LINEAR, error="sandwich", prior_width=100.0, curvature=1_000)
+    # Truth is 100 GeV: errors of 3.5 % of it are sqrt(3) times the noise of 2 GeV.
+    noisy = hepcal.NoisyLabels(method, fraction=0.03464, fresh=fresh)
+    found = hepcal.train(linear_sample(n, 3, noise=0.02), noisy, seed=1, show=False).predict(*at(0.0))
+    assert found.baseline.sigma_pred[0] == pytest.approx(2 / np.sqrt(0.9 * n), rel=0.1)
+    assert found.sigma_pred[0] == pytest.approx(4 / np.sqrt(0.9 * n), rel=0.12)
+
+
+def test_retrainings_set_the_scale():
+    """Which is one where the error is that of the textbook; means stay."""
+    pairs = linear_sample(2_000, 3)
+    method = hepcal.Hessian(**LINEAR, prior_width=100.0, curvature=1_000, retrainings=12)
+    calibrator = hepcal.train(pairs, method, seed=1, show=False)
+    figures = calibrator.card.figures
+    assert figures["retraining_scale"] == pytest.approx(1, abs=3 * figures["retraining_scale_error"])
+    assert 0.05 < figures["retraining_scale_error"] < 0.4
+    plain = hepcal.train(pairs, method.model_copy(update={"retrainings": 0}), seed=1, show=False).predict(*at(0.0))
+    found = calibrator.predict(*at(0.0))
+    assert np.array_equal(found.mean, plain.mean)
+    np.testing.assert_allclose(found.sigma_pred, figures["retraining_scale"] * plain.sigma_pred, rtol=1e-5)
+    with pytest.raises(ValueError, match="one retraining has no spread"):
+        hepcal.Hessian(retrainings=1)
+
+
+def test_an_interrupted_retraining_goes_on(tiny_pairs, tmp_path, monkeypatch):
+    method = hepcal.Hessian(**NETWORKS, draws=5, directions=4, rank=4, retrainings=2)
+    expected = hepcal.train(tiny_pairs, method, seed=3, show=False).predict(tiny_pairs)
+    place = tmp_path / "state.safetensors"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hepcal.methods.hessian.learning._Trained.error", stop)
+        with pytest.raises(KeyboardInterrupt):
+            hepcal.train(tiny_pairs, method, seed=3, show=False, checkpoint=place)
+    found = hepcal.train(tiny_pairs, method, seed=3, show=False, checkpoint=place).predict(tiny_pairs)
+    assert found.sigma_pred.tobytes() == expected.sigma_pred.tobytes()
 
 
 def test_inputs_that_few_dimensions_do_not_stand_for_keep_their_directions():

@@ -361,6 +361,7 @@ def test_an_error_common_to_all_jets_is_in_no_sigma(pairs, calibrator, jets, pre
     [
         (hepcal.Ensemble(**TINY, n=3, head="mixture"), ("stoch", "pred", "cal", "tot")),
         (hepcal.Dropout(**TINY, draws=3), ("stoch", "pred", "cal", "tot")),
+        (hepcal.Hessian(**TINY, draws=4, directions=3, head="tails", curvature=300), ("stoch", "pred", "cal", "tot")),
         (hepcal.Heteroscedastic(**TINY, head="tails"), ("stoch", "cal", "tot")),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -375,7 +376,7 @@ def test_methods_with_a_stochastic_width_can_be_paired(method, sigmas, pairs, je
     )
     for name in ("mean", "sigma_stoch", "sigma_tot", "sigma_cal_squared"):
         assert getattr(found, name).tobytes() == getattr(again, name).tobytes()
-    assert (found.sigma_cal_squared_error is None) == (method.name == "heteroscedastic")
+    assert (found.sigma_cal_squared_error is None) == (method.name in ("heteroscedastic", "hessian"))
     assert (found.sigma_pred is None) == (method.name == "heteroscedastic")
     if method.name == "heteroscedastic":
         assert np.isnan(CalibrationWidth.of(found).error)

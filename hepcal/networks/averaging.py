@@ -35,13 +35,15 @@ class AveragedMembers(Members):
         super().__init__(layout, count, generator)
         self._updates = updates
         self.register_buffer("average", self.weights.detach().clone())
-        self.register_buffer("seen", torch.zeros((), dtype=torch.float32, device="cpu"))
+        # One for each of several networks, as all that a training keeps of them.
+        shape = () if count == 1 else (count,)
+        self.register_buffer("seen", torch.zeros(shape, dtype=torch.float32, device="cpu"))
 
     @torch.no_grad()
     def follow(self) -> None:
         """Take the present parameters into the average; as long as there are few, each counts alike."""
         self.seen += 1
-        self.average.lerp_(self.weights, 1 / min(float(self.seen), self._updates))
+        self.average.lerp_(self.weights, 1 / min(float(self.seen.max()), self._updates))
 
     def one(self, member: int, x: torch.Tensor) -> torch.Tensor:
         """Outputs (batch, out) of the average of one network."""

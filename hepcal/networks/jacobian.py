@@ -65,7 +65,10 @@ class JacobianRows:
         """Sums of the rows with coefficients (m, s): directions in the space of the weights, shape (s, count)."""
         parts = []
         for inputs, signal in zip(self.inputs, self.signals, strict=True):
-            # One product for each direction: s outer products of all jets would not fit.
+            if len(self) * inputs.shape[1] * signal.shape[1] <= AT_ONCE:
+                parts.append(coefficients.T @ (signal[:, :, None] * inputs[:, None]).flatten(1))
+                continue
+            # One product for each direction: outer products of all jets would not fit.
             each = [(signal * coefficient[:, None]).T @ inputs for coefficient in coefficients.T]
             parts.append(torch.stack(each).flatten(1))
         return torch.cat(parts, dim=1)

@@ -27,6 +27,7 @@ SAMPLES = {"qcd": qcd, "toy": toy, "qcd_signed": qcd_signed, "top": top}
 METHODS: dict[str, NetworkMethod] = {
     "hessian": hepcal.Hessian(),
     "sandwich": hepcal.Hessian(error="sandwich"),
+    "retrained": hepcal.Hessian(retrainings=4),
     "bnn": hepcal.BNN(),
     "ensemble": hepcal.Ensemble(n=8),
     "dropout": hepcal.Dropout(),
@@ -52,7 +53,9 @@ def training(name: str, data: Path, output: Path, method_name: str, size: int, k
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as scratch:
         part = Path(scratch) / path.name
-        np.savez(part, seconds=seconds, converged=calibrator.card.figures["converged"], **found)
+        of_card = calibrator.card.figures
+        scale = {name: of_card[name] for name in ("retraining_scale", "retraining_scale_error") if name in of_card}
+        np.savez(part, seconds=seconds, converged=of_card["converged"], **found, **scale)
         part.replace(path)
     return path
 
@@ -67,6 +70,15 @@ def figures(sample: Sample, files: Iterable[Path]) -> dict[str, Any]:
         "converged": float(np.mean([each["converged"] for each in content])),
         "spread": float(np.sqrt(pt.var(axis=0, ddof=1).mean())),
     }
+    if "retraining_scale" in content[0]:
+        # What retrainings made of each error, how that differs from training to training, and what each said of it.
+        scale = np.array([each["retraining_scale"] for each in content])
+        said = np.array([each["retraining_scale_error"] for each in content])
+        out["retraining_scale"] = {
+            "mean": scale.mean(),
+            "scatter": scale.std(ddof=1),
+            "said": np.sqrt((said**2).mean()),
+        }
     if "sigma_pred" not in content[0]:
         return out
     claims = np.stack([each["sigma_pred"] for each in content])
@@ -176,6 +188,8 @@ def summary(name: str, method: str, size: int, found: Mapping[str, Any]) -> str:
     of = found["disjoint"]
     line = f"{name} {method:9s} {size:6d} jets: spread {of['spread']:.3g} GeV, {of['cpu_seconds']:.1f} s"
     if "all" in of:
+        if scale := of.get("retraining_scale"):
+            line += f"\n    retraining scale: {scale['mean']:.2f}, from one to the next {scale['scatter']:.2f}"
         bins = {key: value for key, value in of.items() if isinstance(value, dict) and "edges" in value}
         for key, each in bins.items():
             ratios = " ".join(

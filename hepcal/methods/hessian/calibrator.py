@@ -45,6 +45,10 @@ class Hessian(DensityMethod):
             from constituents, directions are kept as they are, and inference costs a pass for each.
         averaged: Updates whose average the network is (:mod:`hepcal.networks.averaging`); 1: the last one alone.
         curvature: Largest number of jets that the curvature is taken from.
+        retrainings: Trainings on bootstrap samples, from other starts, that set the scale of the error: the pooled
+            spread of their predictions of held-out jets over sigma_pred, ``retraining_scale`` in the figures of the
+            card. Default: none. Four of them cost two to three trainings, and tell an error that is right from one that
+            is not, with an error of ``retraining_scale_error`` (the cheap bootstrap of arXiv:2306.05674).
     """
 
     name: ClassVar[str] = "hessian"
@@ -58,19 +62,30 @@ class Hessian(DensityMethod):
     rank: Positive = 12
     averaged: Positive = 1_000
     curvature: Annotated[int, Field(ge=100)] = 2_000
+    retrainings: Annotated[int, Field(ge=0)] = 0
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Refuse more directions than replicas can hold apart."""
+        """Refuse more directions than replicas can hold apart, and a spread of one."""
         if self.directions >= self.draws:
             raise ValueError(f"{self.directions} directions need at least {self.directions + 1} draws: raise draws")
+        if self.retrainings == 1:
+            raise ValueError("one retraining has no spread: take 0, or at least 2")
 
     def objective(self, sample: TrainingSet, generator: torch.Generator) -> AveragedObjective:
         """The negative log-likelihood per jet, with L2 strength 1 / (2 prior_width² N)."""
+        return self.on_samples(sample, generator)
+
+    def on_samples(
+        self, sample: TrainingSet, generator: torch.Generator, multiplicity: torch.Tensor | None = None
+    ) -> AveragedObjective:
+        """The same of several networks, each of which sees every jet so many times (n, networks); None: one, once."""
         head = self.build_head()
         layout = DenseLayout((sample.inputs, *self.hidden, head.outputs))
-        networks = AveragedMembers(layout, 1, generator, self.averaged)
+        count = 1 if multiplicity is None else multiplicity.shape[1]
+        networks = AveragedMembers(layout, count, generator, self.averaged)
         layout.set_output_bias(networks.weights, head.start(sample.target))
-        return AveragedObjective(networks, head, self.decay(sample.n_eff) / 2, autograd=self.autograd)
+        decay = self.decay(sample.n_eff) / 2
+        return AveragedObjective(networks, head, decay, multiplicity=multiplicity, autograd=self.autograd)
 
     def decay(self, n_eff: float) -> float:
         """Curvature of the prior of the weights, per jet."""
@@ -87,6 +102,7 @@ class HessianCalibrator(NetworkCalibrator):
 
     method = Hessian
     sigmas = Hessian.uncertainties
+    widths_vary = False
 
     def _prepare(self) -> None:
         super()._prepare()

@@ -21,6 +21,7 @@ from hepcal.events.features import Features
 from hepcal.methods.base import SIGMA_PRED, SIGMA_STOCH, SIGMA_TOT, Method
 from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.card import Quantity
+from hepcal.methods.hessian.calibrator import Hessian
 from hepcal.methods.registry import is_regression, method_of, regressions
 from hepcal.methods.regression.bnn import BNN
 from hepcal.methods.regression.network import NetworkCalibrator
@@ -52,7 +53,8 @@ class NoisyLabels(Method):
     ``pt_calib`` and its density are those of the training on smeared labels: the density contains the label noise.
 
     Attributes:
-        method: What is trained: BNN, Ensemble, Heteroscedastic or Dropout. ``validation`` is its, too.
+        method: What is trained: BNN, Ensemble, Hessian, Heteroscedastic or Dropout. ``validation`` is its, too. The
+            replicas of Hessian have the width of its network: sigma_cal has no error of its own then.
         fraction: Relative error of all labels, so that label = truth (1 + fraction xi) (Eq. 18); None: the table's
             ``truth_error`` per jet.
         fresh: Draw new labels for every batch instead of fixed ones. The labels of a real sample are fixed; fresh ones
@@ -98,7 +100,8 @@ class NoisyLabels(Method):
     @field_validator("method")
     @classmethod
     def _paired(cls, method: DensityMethod) -> DensityMethod:
-        return paired(method, "a pair of trainings")
+        # Its error is found from each of two networks, with the same random numbers.
+        return method if isinstance(method, Hessian) else paired(method, "a pair of trainings")
 
     @field_serializer("method")
     def _with_name(self, method: DensityMethod) -> dict[str, Any]:
@@ -155,6 +158,7 @@ class NoisyLabelsCalibrator(Calibrator):
         self.baseline, self.smeared = (self._networks_of(name, settings.method.name) for name in (BASELINE, SMEARED))
         self.block = min(self.baseline.block, self.smeared.block)
         self.replicas = self.smeared.replicas
+        self._width_errors = bool(self.replicas) and self.smeared.widths_vary
 
     def _networks_of(self, name: str, method: str) -> NetworkCalibrator:
         """One of the two trainings as a calibrator."""
@@ -165,7 +169,8 @@ class NoisyLabelsCalibrator(Calibrator):
 
     def _predicted(self, features: Rows, reco: np.ndarray, identity: Callable[[], np.ndarray]) -> Prediction:
         """As of any calibrator, with the signed sigma_cal², its error, and the prediction of the baseline."""
-        more = (SQUARED, BASELINE_MEAN, *((SQUARED_ERROR, BASELINE_PRED) if self.replicas else ()))
+        more = (SQUARED, BASELINE_MEAN, *((BASELINE_PRED,) if self.replicas else ()))
+        more += (SQUARED_ERROR,) if self._width_errors else ()
         columns = self._columns(features, reco, more=more)
         inside, stoch = columns["pt_calib_in_range"], columns[SIGMA_STOCH]
         return Prediction(
@@ -214,7 +219,8 @@ class NoisyLabelsCalibrator(Calibrator):
         )
         found |= {SIGMA_PRED: pred, BASELINE_PRED: pred_0}
         found |= {SIGMA_TOT: in_quadrature(stoch, pred, signed=squared)}
-        found |= {SQUARED_ERROR: (variance - variance_0).std(axis=0, ddof=1)}
+        if self._width_errors:
+            found |= {SQUARED_ERROR: (variance - variance_0).std(axis=0, ddof=1)}
         return found | ({REPLICAS: mean.T} if replicas else {})
 
 
@@ -241,9 +247,9 @@ class CalibrationWidth:
         """From a prediction of the jets of the selection, by :meth:`NoisyLabelsCalibrator.predict`.
 
         Errors are spreads over the draws of the means over the jets, of the paired difference for sigma_cal²; NaN for
-        single networks. Jets share the draws, so more jets do not make them smaller. See ``sigma_cal_squared_error``
-        of :class:`~hepcal.distributions.prediction.Prediction` for what they are; the spread of repeated trainings,
-        with :meth:`from_widths`, is the reference.
+        single networks, of which draws, if any, differ in their means alone. Jets share the draws, so more jets do not
+        make them smaller. See ``sigma_cal_squared_error`` of :class:`~hepcal.distributions.prediction.Prediction` for
+        what they are; the spread of repeated trainings, with :meth:`from_widths`, is the reference.
 
         Args:
             prediction: Of at least one jet.
@@ -261,6 +267,8 @@ class CalibrationWidth:
             sum(found.variances() @ weight[jets] for jets, found in part.parts()) / weight.sum()
             for part in (prediction, prediction.baseline)
         ]
+        if prediction.sigma_cal_squared_error is None:
+            squares = [each.mean(keepdims=True) for each in squares]
         widths = [(float(np.sqrt(each.mean())), _spread(each)) for each in squares]
         (sigma, error), (sigma_0, error_0) = ((width, spread / (2 * width)) for width, spread in widths)
         return cls(sigma, error, sigma_0, error_0, _spread(squares[0] - squares[1]))

@@ -14,6 +14,8 @@ from pydantic import PrivateAttr
 from hepcal.augment import label_errors, smear_labels
 from hepcal.errors import TrainingError
 from hepcal.methods.base import NetworkMethod
+from hepcal.methods.hessian.calibrator import Hessian
+from hepcal.methods.hessian.learning import with_error
 from hepcal.methods.noisy_labels.calibrator import (
     BASELINE,
     SMEARED,
@@ -23,6 +25,7 @@ from hepcal.methods.noisy_labels.calibrator import (
 )
 from hepcal.methods.regression import learning as regression
 from hepcal.methods.training.task import Learned, Task, card_of, source_of, unit_weights
+from hepcal.networks.checkpoints import Checkpoint
 from hepcal.networks.heads import Head
 from hepcal.networks.objectives import Batch, Objective, Table, TrainingSet
 from hepcal.networks.scaling import TargetScaling
@@ -48,11 +51,15 @@ def learn(task: Task) -> Learned:
         smear_labels(pairs, method.fraction, seed=task.seed) for pairs in (task.fitted, task.held_out, task.judges)
     )
     smeared = replace(task, fitted=fitted, held_out=held_out, judges=judges)
-    noise = None
-    if method.fresh:
-        smeared = replace(smeared, fitted=task.fitted)
-        noise = _noise(task, method)
-    found = {BASELINE: _learn(task, method, BASELINE, None), SMEARED: _learn(smeared, method, SMEARED, noise)}
+    noise = _noise(task, method) if method.fresh else None
+    found = {BASELINE: _learn(task, method, BASELINE)}
+    found[SMEARED] = _learn(replace(smeared, fitted=task.fitted) if noise else smeared, method, SMEARED, noise)
+    if isinstance(method.method, Hessian):
+        # Where labels are fresh in every batch, one set of them says how they scatter.
+        found = {
+            part: with_error(replace(of_part, method=method.method, saved=_stage(task, part)), found[part])
+            for part, of_part in ((BASELINE, task), (SMEARED, smeared))
+        }
     # The labels of the table stand for the smeared ones, which follow from them.
     source = source_of(task.fitted, task.fitted, task.held_out, task.seed)
     source = source.model_copy(update={"n_eff": task.n_eff})
@@ -119,13 +126,18 @@ def _noise(task: Task, method: NoisyLabels) -> _Noise:
     return _Noise(target, torch.from_numpy((error / task.fitted.reco / target.scale).astype(np.float32)))
 
 
-def _learn(task: Task, method: NoisyLabels, part: str, noise: _Noise | None) -> Learned:
+def _learn(task: Task, method: NoisyLabels, part: str, noise: _Noise | None = None) -> Learned:
     """One of the two trainings, with a checkpoint of its own."""
     paired = _Paired.of(method.method, task.seed, noise.error if noise else None)
-    learned = regression.learn(replace(task, method=paired, saved=task.saved.at(part) if task.saved else None))
+    learned = regression.learn(replace(task, method=paired, saved=_stage(task, part)))
     if noise and learned.target != noise.target:
         raise TrainingError(f"labels were smeared for {noise.target}, and the training used {learned.target}")
     return learned
+
+
+def _stage(task: Task, part: str) -> Checkpoint | None:
+    """The checkpoint of one of the two trainings."""
+    return task.saved.at(part) if task.saved else None
 
 
 class _Paired(NetworkMethod):

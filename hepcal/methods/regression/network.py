@@ -36,6 +36,8 @@ class NetworkCalibrator(Calibrator):
     """
 
     method: ClassVar[type[NetworkMethod]]
+    # Whether replicas differ in their widths, too, not in their means alone.
+    widths_vary: ClassVar[bool] = True
 
     def _prepare(self) -> None:
         settings = self.method.model_validate(self.card.settings)

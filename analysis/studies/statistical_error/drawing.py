@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from hepcal.plot.panels import SERIES, STYLE
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_constituents"]
 
 TITLES = {
     "qcd": "QCD dijets, Pythia 8 + Delphes",
@@ -118,3 +118,34 @@ def by_size(found: Mapping[str, Any], sample: str) -> Figure:
     panel.legend(fontsize="small")
     panel.set_title(TITLES[sample], fontsize="medium")
     return figure
+
+
+def draw_constituents(found: Mapping[str, Any], folder: Path) -> None:
+    """Errors, resolution and parameters of fat jets against the number of training jets, as PNG and PDF."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = {name: rows for name, rows in found.items() if name != "versions"}
+    labels = {
+        "sigma_pred": r"root mean square $\sigma_{pred}$ [GeV]",
+        "rmse": "root mean square error on test jets [GeV]",
+        "parameters": r"parameters, $N\,(\sigma_{pred} / \sigma_{stoch})^2$",
+    }
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, 3, figsize=(14.5, 4.8), layout="constrained")
+        for panel, (key, label) in zip(panels, labels.items(), strict=True):
+            for number, (name, rows) in enumerate(cases.items()):
+                color, marker = SERIES[number % len(SERIES)][:2]
+                sizes = sorted(int(size) for size in rows)
+                panel.plot(sizes, [rows[str(size)][key] for size in sizes], marker=marker, color=color, label=name)
+            panel.set_xscale("log")
+            if key != "rmse":
+                panel.set_yscale("log")
+            ticks = sorted({int(size) for rows in cases.values() for size in rows})
+            panel.set_xticks(ticks, [f"{size / 1000:g}k" for size in ticks])
+            panel.minorticks_off()
+            panel.set_xlabel("training jets")
+            panel.set_ylabel(label)
+        panels[0].legend(fontsize="small")
+        figure.suptitle("Top fat jets: ensembles of eight networks, two starts on four bootstrap samples each")
+        for suffix in ("png", "pdf"):
+            figure.savefig(folder / f"constituents.{suffix}")
+        plt.close(figure)

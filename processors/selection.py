@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 
 from hepcal.errors import SchemaError
+from hepcal.events.columns import on_records
 from hepcal.events.schemas import MOMENTUM, PFNANO_INDEX
 from hepcal.events.truth import Selection, require_usable
 from hepcal.methods.card import Card
@@ -118,10 +119,13 @@ def jet_columns(jets: ak.Array, fields: Iterable[str]) -> ak.Array:
     With the index of their constituents (PFNano) among the fields, jets stay jets of coffea, which knows how to use it.
     """
     names = dict.fromkeys((*MOMENTUM, *fields))
-    if PFNANO_INDEX not in names:
-        return jets[list(names)]
     # coffea's jets must have a charge; it makes one up and reads nothing for it.
-    return ak.with_name(jets[[*names, "charge"]], jets.layout.purelist_parameter("__record__"))
+    kept = ("collection_name", "__record__") if PFNANO_INDEX in names else ("collection_name",)
+    found = jets[[*names, "charge"] if PFNANO_INDEX in names else list(names)]
+    # Which collection they are from tells where their momentum in the file is found.
+    parameters = {name: value for name in kept if (value := jets.layout.purelist_parameter(name))}
+    layout = on_records(found.layout, lambda record: record.copy(parameters=parameters))
+    return ak.Array(layout, behavior=found.behavior, attrs=found.attrs)
 
 
 def dijet_mass(jets: ak.Array) -> np.ndarray:

@@ -699,6 +699,20 @@ def test_a_table_from_corrected_events_holds_raw_jets(sample: Sample) -> None:
         same(np.asarray(found[name].values(flow=True)).ravel(), np.asarray(wanted[name].values(flow=True)).ravel())
 
 
+def test_a_part_of_events_whose_pt_was_read_is_that_of_the_file(tmp_path: Path, nano_calibrator: Calibrator) -> None:
+    """Slices of a column that was read are in memory, those of the others still on disk."""
+    path = nanoaod_file(tmp_path / "jets.root", 20, 1)
+    layout = SCHEMAS["nanoaod"].coffea
+    jets = NanoEventsFactory.from_root({str(path): "Events"}, schemaclass=layout, mode="virtual").events().Jet
+    expected = nano_calibrator(jets).pt_calib
+    jets = NanoEventsFactory.from_root({str(path): "Events"}, schemaclass=layout, mode="virtual").events().Jet
+    ak.materialize(jets.pt)
+    assert ak.all(nano_calibrator(jets[5:15]).pt_calib == expected[5:15])
+    part = jets[5:15]
+    with pytest.raises(SchemaError, match="'pt' of these jets was changed"):
+        nano_calibrator(ak.with_field(part, part.pt * 1.05, "pt"))
+
+
 CHANGES: dict[str, Callable[[ak.Array], ak.Array]] = {
     "a number": lambda jets: jets.pt * 1.05,
     "an offset": lambda jets: jets.pt + np.float32(1),

@@ -19,12 +19,11 @@ from hepcal.arrays import refuse_dask_awkward
 from hepcal.errors import HepcalError, SchemaError
 from hepcal.events.raw_momentum import FACTOR, raw, raw_fields
 
-__all__ = ["COVERED", "REPLICAS", "FlatJets", "JetLayoutError", "attach", "type_of_attached"]
+__all__ = ["COVERED", "REPLICAS", "FlatJets", "JetLayoutError", "attach", "on_records", "type_of_attached"]
 
 REPLICAS = "pt_calib_replicas"
 COVERED = "pt_calib_covered"
 
-FLOAT = np.dtype(np.float32)
 # Arrays by column name, each of shape (valid jets,).
 Evaluate = Callable[[], Mapping[str, np.ndarray]]
 
@@ -92,13 +91,67 @@ class FlatJets:
             raise JetLayoutError(f"expected one number per jet, {len(self._with_missing)}, found {len(found)}")
         return found if self.missing is None else np.asarray(found[~self.missing])
 
-    def shaped(self, content: ak.contents.Content) -> ak.Array:
-        """One entry per jet in :attr:`flat`, in the shape of the jets, with their behavior."""
+    @cached_property
+    def record(self) -> ak.contents.RecordArray:
+        """The records that the jets are made of: all that are stored, whether the array refers to them or not."""
+        found: list[ak.contents.RecordArray] = []
+
+        def note(record: ak.contents.RecordArray) -> ak.contents.Content:
+            found.append(record)
+            return record
+
+        on_records(self.jets.layout, note)
+        return found[0]
+
+    @cached_property
+    def place(self) -> np.ndarray | None:
+        """Place of each jet in :attr:`flat` among the records, int64 of shape (n,); None: one after the other."""
+        count = len(self.record)
+        numbered = ak.Array(on_records(self.jets.layout, lambda _: ak.contents.NumpyArray(np.arange(count))))
+        place = ak.to_numpy(ak.drop_none(ak.flatten(numbered, axis=None), axis=0))
+        return None if len(place) == count and np.array_equal(place, np.arange(count)) else np.asarray(place)
+
+    @cached_property
+    def fields(self) -> dict[str, ak.contents.Content]:
+        """Of the jets in :attr:`flat`, by name, as they are stored: nothing is read."""
+        stored = zip(self.record.fields, self.record.contents, strict=True)
+        if self.place is None:
+            return dict(stored)
+        place = ak.index.Index64(self.place)
+        return {name: ak.contents.IndexedArray.simplified(place, content) for name, content in stored}
+
+    def column(
+        self, values: Callable[[], np.ndarray], dtype: np.dtype[Any], inner: tuple[int, ...] = ()
+    ) -> ak.contents.Content:
+        """A virtual column of the jets in :attr:`flat`, computed when it is first read; ``inner``: shape of a value."""
+        form = ak.forms.NumpyForm(dtype.name, inner_shape=inner, form_key="column")
+        return ak.from_buffers(form, len(self.flat), {"column-data": values}, highlevel=False)
+
+    def of_fields(self, fields: Mapping[str, ak.contents.Content]) -> ak.contents.RecordArray:
+        """Records of the kind of the jets with other fields, one for each in :attr:`flat`."""
+        return ak.contents.RecordArray(
+            list(fields.values()), list(fields), length=len(self.flat), parameters=self.record.parameters
+        )
+
+    def shaped(self, records: ak.contents.RecordArray) -> ak.Array:
+        """Records of the jets in :attr:`flat` in the shape of the jets."""
+        content: ak.contents.Content = records
         if self.missing is not None:
             position = np.where(self.missing, -1, np.cumsum(~self.missing) - 1)
             content = ak.contents.IndexedOptionArray(ak.index.Index64(position), content)
-        column = ak.Array(content, behavior=self.jets.behavior, attrs=self.jets.attrs)
-        return column if self.counts is None else ak.unflatten(column, self.counts)
+        flat = ak.Array(content, behavior=self.jets.behavior, attrs=self.jets.attrs)
+        return flat if self.counts is None else ak.unflatten(flat, self.counts)
+
+
+def on_records(
+    layout: ak.contents.Content, change: Callable[[ak.contents.RecordArray], ak.contents.Content]
+) -> ak.contents.Content:
+    """A layout with its records changed, and nothing else; of a union, a record of the fields that all have."""
+    if layout.is_union:
+        layout = ak.contents.RecordArray([layout[name] for name in layout.fields], layout.fields, length=len(layout))
+    if layout.is_record:
+        return change(layout)
+    return layout.copy(content=on_records(layout.content, change))
 
 
 @dataclass(frozen=True)
@@ -114,7 +167,7 @@ class _Attached:
 
     def column(self, name: str, inner: tuple[int, ...] = ()) -> ak.contents.Content:
         dtype = np.dtype(bool if name.endswith(("in_range", "covered")) else np.float32)
-        return self._column(lambda: self._values[name], dtype, inner)
+        return self.flat.column(lambda: self._values[name], dtype, inner)
 
     def _pt(self, size: str | None, sign: int) -> np.ndarray:
         center = self._values["pt_calib"]
@@ -126,8 +179,8 @@ class _Attached:
         Raises:
             SchemaError: The uncorrected p_T cannot be known.
         """
-        fields, flat = self.flat.jets.fields, self.flat.flat.layout
-        found = {f"{name}_orig": flat[name] for name in ("pt", "mass", FACTOR) if name in fields}
+        fields = self.flat.fields
+        found = {f"{name}_orig": fields[name] for name in ("pt", "mass", FACTOR) if name in fields}
         found = {name: values for name, values in found.items() if name not in fields}
         return found | {f"{name}_raw": self._column(partial(self._uncorrected, name)) for name in self._known()}
 
@@ -161,13 +214,8 @@ class _Attached:
             changed[FACTOR] = factor
         return {name: self._column(values) for name, values in changed.items()}
 
-    def _column(
-        self, values: Callable[[], np.ndarray], dtype: np.dtype[Any] = FLOAT, inner: tuple[int, ...] = ()
-    ) -> ak.contents.Content:
-        """A virtual column, one value per jet, computed when it is first read; ``inner``: shape of one value."""
-        form = ak.forms.NumpyForm(dtype.name, inner_shape=inner, form_key="column")
-        buffers = {"column-data": values}
-        return ak.from_buffers(form, len(self.flat.flat), buffers, highlevel=False)
+    def _column(self, values: Callable[[], np.ndarray]) -> ak.contents.Content:
+        return self.flat.column(values, np.dtype(np.float32))
 
 
 def attach(
@@ -205,9 +253,9 @@ def attach(
         SchemaError: The uncorrected p_T cannot be known, so that no ``rawFactor`` can be given; see
             :mod:`hepcal.events.raw_momentum`.
     """
-    attached, jets = _Attached(flat, evaluate), flat.flat.layout
-    fields = {name: jets[name] for name in ak.fields(jets)}
-    fields |= {prefix + name: attached.column(name) for name in columns}
+    # All fields at once: to add one after the other took a fifth of a job, and read those of missing jets.
+    attached = _Attached(flat, evaluate)
+    fields = flat.fields | {prefix + name: attached.column(name) for name in columns}
     changed = fields | attached.originals() if shifts or replace else fields
     if replace:
         fields = changed | attached.momentum()
@@ -215,25 +263,10 @@ def attach(
         fields[prefix + REPLICAS] = attached.column(REPLICAS, (replicas,))
     if covered:
         fields[prefix + COVERED] = attached.column(COVERED)
-    parameters = _record_parameters(jets)
     for name, size in shifts.items():
-        sides = {"up": changed | attached.momentum(size, +1), "down": changed | attached.momentum(size, -1)}
-        fields[prefix + name] = _record({side: _record(of_side, parameters) for side, of_side in sides.items()})
-    # One record, put into the shape of the jets once: to add one field after the other took a fifth of a job.
-    return flat.shaped(_record(fields, parameters))
-
-
-def _record(
-    fields: Mapping[str, ak.contents.Content], parameters: dict[str, Any] | None = None
-) -> ak.contents.RecordArray:
-    return ak.contents.RecordArray(list(fields.values()), list(fields), parameters=parameters)
-
-
-def _record_parameters(jets: ak.contents.Content) -> dict[str, Any]:
-    """Of jets that may be a choice of others: name and documentation of the record."""
-    while not jets.is_record and not jets.is_union:
-        jets = jets.content
-    return dict(jets.parameters)
+        sides = [flat.of_fields(changed | attached.momentum(size, sign)) for sign in (+1, -1)]
+        fields[prefix + name] = ak.contents.RecordArray(sides, ["up", "down"])
+    return flat.shaped(flat.of_fields(fields))
 
 
 def type_of_attached(calibrate: Callable[..., ak.Array], jets: ak.Array, **others: ak.Array | None) -> ak.Array:

@@ -118,8 +118,9 @@ def is_changed(jets: ak.Array, name: str) -> bool:
     if not _computed(jets, FACTOR) and _computed(jets, name):
         return True
     if _virtual(jets, FACTOR):
-        return not _virtual(jets, name)
-    return not _computed(jets, FACTOR) and _differs(jets, name)
+        # A part of a column that was read is in memory, beside a factor that was not.
+        return not _virtual(jets, name) and _differs(jets, name) is not False
+    return not _computed(jets, FACTOR) and _differs(jets, name) is True
 
 
 _SAID = {"pt": "p_T", "mass": "mass"}
@@ -147,22 +148,24 @@ def _computed(jets: ak.Array, name: str) -> bool:
     return _title(jets, name) is None
 
 
-def _differs(jets: ak.Array, name: str) -> bool:
+def _differs(jets: ak.Array, name: str) -> bool | None:
     """Whether jets in memory have another p_T or mass beside their factor than those that coffea finds in the file.
 
-    A jet is known by its direction; one that is not of these events says nothing.
+    A jet is known by its direction. None if some are not of these events, or if there is no file to look at.
     """
     factory = jets.attrs.get("@events_factory")
     collection = jets.layout.purelist_parameter("collection_name")
     if factory is None or not collection:
-        return False
+        return None
     events, of_file = factory.events(), name.removesuffix("_orig")
     # Of dask-awkward, there is only a plan of them.
     there = events[collection] if isinstance(events, ak.Array) and collection in events.fields else None
     if there is None or not {of_file, FACTOR, "eta", "phi"} <= {*there.fields} or not {"eta", "phi"} <= {*jets.fields}:
-        return False
+        return None
     known = np.isin(_both(jets, "eta", "phi"), _both(there, "eta", "phi"))
-    return bool((known & ~np.isin(_both(jets, name, FACTOR), _both(there, of_file, FACTOR))).any())
+    if (known & ~np.isin(_both(jets, name, FACTOR), _both(there, of_file, FACTOR))).any():
+        return True
+    return False if known.all() else None
 
 
 def _both(jets: ak.Array, first: str, second: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Does the statistical error fall with the number of jets? Top fat jets, from 401 inputs of constituents to five sums.
 
 Ensembles of eight networks, two on each of four bootstrap samples, tell what other events change from what another
-start does (``hepcal.distributions.uncertainties``). All of a size predict the same jets. With the error of the mean of
+start does (``hepcal.distributions.uncertainties``). All predict the same jets. With the error of the mean of
 a regression goes the number of parameters that the jets determine: of N jets of resolution sigma, p of them leave an
 error of sigma (p / N)^(1/2) at a typical jet, so that p = N (sigma_pred / sigma)².
 """
@@ -25,7 +25,7 @@ from hepcal.methods.base import NetworkMethod
 from hepcal.methods.card import Card
 from hepcal.progress import Progress
 
-SIZES, QUICK_SIZES = (2_000, 5_000, 10_000, 20_000, 38_000), (1_000, 4_000)
+SIZES, QUICK_SIZES = (2_000, 5_000, 10_000, 20_000, 40_000), (1_000, 4_000)
 TESTED = 3_000
 # Networks of one ensemble see the same updates at every size.
 SCHEDULE: dict[str, Any] = {"schedule": "cosine", "max_updates": 5_000, "patience": 5_000}
@@ -71,9 +71,10 @@ def one(case: str, size: int, table: hepcal.JetPairs) -> dict[str, float]:
     if case == GROWING:
         updates = SCHEDULE["max_updates"] * size // SIZES[1]
         method = method.model_copy(update={"max_updates": updates, "patience": updates})
-    jets = jets_with(inputs, table.take(np.sort(np.random.default_rng(7).permutation(len(table))[: size + TESTED])))
-    order = np.random.default_rng(8).permutation(len(jets))
-    test, fitted = jets.take(np.sort(order[:TESTED])), jets.take(np.sort(order[TESTED:]))
+    order = np.random.default_rng(7).permutation(len(table))
+    test, fitted = (
+        jets_with(inputs, table.take(np.sort(rows))) for rows in (order[:TESTED], order[TESTED : TESTED + size])
+    )
     begun = process_time()
     calibrator = hepcal.train(fitted, method, seed=size, show=False)
     seconds = process_time() - begun

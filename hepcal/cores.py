@@ -12,7 +12,25 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["usable_cores"]
+from hepcal.errors import HepcalError
+
+__all__ = ["VARIABLE", "chosen_threads", "usable_cores"]
+
+VARIABLE = "HEPCAL_THREADS"
+
+
+def chosen_threads() -> int | None:
+    """Worker threads that ``HEPCAL_THREADS`` asks for; None where it is not set.
+
+    Raises:
+        HepcalError: It is not a positive integer.
+    """
+    wanted = os.environ.get(VARIABLE, "").strip()
+    if not wanted:
+        return None
+    if not wanted.isdecimal() or int(wanted) == 0:
+        raise HepcalError(f"{VARIABLE} must be a positive integer, found {wanted!r}")
+    return int(wanted)
 
 
 def usable_cores(root: Path = Path("/")) -> int:

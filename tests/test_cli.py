@@ -181,7 +181,7 @@ def test_a_bad_file_stops_the_run_unless_skipping_is_allowed(trained):
         (("run", "absent.json", "--calibrator", "jets.safetensors"), "cannot read the fileset"),
         (("run", "test.json", "--calibrator", "absent.safetensors"), "cannot read the calibrator"),
         (("show", "test.root"), "damaged or not a calibrator"),
-        (("show", "."), "summary.json"),
+        (("show", "."), "What can be shown is a calibrator file"),
         (("train", "train.json", "--config", "absent.yaml"), "absent.yaml"),
     ],
 )
@@ -358,3 +358,19 @@ def test_the_installed_command_fails_with_a_message_and_not_with_a_traceback(fol
     done = subprocess.run(["hepcal", "show", "absent"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("hepcal: cannot read the calibrator absent")
+
+
+@pytest.mark.parametrize("what", ["empty", "fileset.json"])
+def test_what_cannot_be_shown_is_refused_with_what_can(what, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "fileset.json").write_text('{"QCD": {"files": ["a.root"]}}')
+    done = hepcal_command(tmp_path, "show", what)
+    assert done.returncode == 1
+    assert what in done.stderr
+    assert "a calibrator file (of 'hepcal train'), a training table" in done.stderr
+
+
+def test_a_wrong_number_of_threads_is_noticed_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEPCAL_THREADS", "banana")
+    done = hepcal_command(tmp_path, "run", "nothing.json", "--calibrator", "nothing.safetensors")
+    assert (done.returncode, done.stderr) == (1, "hepcal: HEPCAL_THREADS must be a positive integer, found 'banana'\n")

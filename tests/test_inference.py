@@ -11,12 +11,13 @@ import torch
 from benchmarks.rounds import Quartiles, play
 
 import hepcal
+from hepcal.cores import VARIABLE
 from hepcal.errors import HepcalError
 from hepcal.networks.dense import DenseLayout
 from hepcal.networks.heads import SIGMA_FLOOR
 from hepcal.networks.inference import BLOCK, WeightDraws, blocks
 from hepcal.networks.moments import MomentPropagation, Propagation
-from hepcal.networks.parallel import VARIABLE, cores, map_blocks, threads
+from hepcal.networks.parallel import cores, map_blocks, threads
 from hepcal.networks.settings import single_threaded
 
 CPU = torch.device("cpu")

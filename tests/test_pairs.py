@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hepcal import Features, JetPairs
 from hepcal.demo import demo_fileset
-from hepcal.errors import FilesetError, MissingFieldError, PairsError
+from hepcal.errors import FilesetError, HepcalError, MissingFieldError, PairsError
 
 COLUMNS = ("features", "reco", "truth", "weight", "event")
 
@@ -168,3 +168,20 @@ def test_files_that_lack_an_input_are_left_out_as_in_a_run(tmp_path, write_nanoa
         JetPairs.from_fileset({"QCD": [str(good), str(slim)]}, features, show=False)
     with pytest.raises(MissingFieldError, match=r"slim\.root.*Jet_mass"):
         JetPairs.from_fileset({"QCD": [str(slim)]}, features, allow_skipped=True, show=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chunksize": 0}, "chunksize is a number of events, at least 1, not 0"),
+        ({"chunksize": -5}, "at least 1, not -5"),
+        ({"chunksize": 2.5}, "at least 1, not 2.5"),
+        ({"chunksize": "many"}, "at least 1, not 'many'"),
+        ({"executor": "futures"}, r"open_executor\('futures'\) gives, not 'futures'"),
+        ({"jets": 3}, "jets is the name of a collection, such as 'Jet' or 'GenJet', not 3"),
+        ({"truth": None}, "truth is the name of a collection"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused_before_anything_is_read(arguments, message):
+    with pytest.raises(HepcalError, match=message):
+        JetPairs.from_fileset({"QCD": {"files": {"nowhere.root": "Delphes"}}}, show=False, **arguments)

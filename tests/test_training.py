@@ -241,3 +241,10 @@ def test_unused_weights_become_zero_and_no_setting_leaks():
 def test_weights_whose_squares_are_no_numbers_are_refused(tiny_pairs, scale, error, message):
     with pytest.raises(error, match=message):
         hepcal.train(dataclasses.replace(tiny_pairs, weight=tiny_pairs.weight * scale), hepcal.MSE(), show=False)
+
+
+@pytest.mark.parametrize(("validation", "part"), [(0.9999, "training"), (1e-5, "held-out")])
+def test_a_share_that_leaves_nothing_is_refused(validation, part, tiny_pairs):
+    method = hepcal.MSE(validation=validation)
+    with pytest.raises(TrainingError, match=rf"validation={validation} leaves no {part} events of 250"):
+        hepcal.train(tiny_pairs, method, show=False)

@@ -30,6 +30,7 @@ from hepcal.cli.options import (
     refuse_reading,
 )
 from hepcal.cli.printing import print_card, print_closure, print_pairs, print_scores, warnings_printed
+from hepcal.cores import chosen_threads
 from hepcal.errors import HepcalError
 from hepcal.storage import outputs
 
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
     from hepcal.tables.reading import ReadingOptions
 
 __all__ = ["app", "main"]
+
+SHOWN = (
+    "a calibrator file (of 'hepcal train'), a training table (of 'hepcal pairs') or a result (of 'hepcal run' or "
+    "'hepcal demo')"
+)
 
 app = typer.Typer(
     help="Jet calibration with per-jet uncertainties: ROOT events in, calibrated jets and their closure out.",
@@ -258,6 +264,8 @@ def show(
         from hepcal.tables.pairs import JetPairs
 
         print_pairs(JetPairs.open(path))
+    elif path.is_dir() and not (path / "summary.json").exists():
+        raise HepcalError(f"{path} holds nothing that is known here. What can be shown is {SHOWN}")
     elif path.is_dir():
         from hepcal.tables.input_differences import warn_if_inputs_differ
 
@@ -266,9 +274,14 @@ def show(
             print_closure(summary)
             warn_if_inputs_differ(summary)
     else:
+        from hepcal.errors import CalibratorFileError
         from hepcal.methods.calibrator import Calibrator
 
-        print_card(Calibrator.load(path))
+        try:
+            calibrator = Calibrator.load(path)
+        except CalibratorFileError as error:
+            raise HepcalError(f"{error}. What can be shown is {SHOWN}") from None
+        print_card(calibrator)
 
 
 def _version(value: bool) -> None:
@@ -286,6 +299,8 @@ def _common(
 ) -> None:
     """Jet calibration with per-jet uncertainties: ROOT events in, calibrated jets and their closure out."""
     context.with_resource(warnings_printed())
+    # Before files are read, not at the first prediction.
+    chosen_threads()
 
 
 def _table(source: Path, features: Features | None, execute: Execution, reading: ReadingOptions) -> JetPairs:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from coffea.processor import Runner
 from coffea.processor.executor import WorkItem
 
@@ -70,9 +71,11 @@ def run(
         inspected: Result of :func:`inspect` for this fileset and these fields, if it was called before.
 
     Raises:
+        ExecutorError: ``chunksize`` is no positive integer.
         ReadError: Before the first event, if files cannot be used.
         IncompleteRunError: A chunk failed, or the chunks processed are not the chunks planned.
     """
+    require_chunksize(chunksize)
     files, skipped = inspected or inspect(fileset, fields, allow_skipped=allow_skipped, show=show)
     failed: dict[str, str] = {}
     while True:
@@ -101,6 +104,16 @@ class NothingLeftError(IncompleteRunError):
     def __init__(self, reasons: Mapping[str, str]) -> None:
         super().__init__("no file is left to process:\n" + "\n".join(reasons.values()))
         self.reasons = dict(reasons)
+
+
+def require_chunksize(chunksize: Any) -> None:
+    """Refuse chunks of no events.
+
+    Raises:
+        ExecutorError: It is no positive integer.
+    """
+    if isinstance(chunksize, bool) or not isinstance(chunksize, int | np.integer) or chunksize < 1:
+        raise ExecutorError(f"chunksize is a number of events, at least 1, not {chunksize!r}")
 
 
 def _run_once(

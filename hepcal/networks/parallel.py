@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextvars
 import itertools
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,15 +18,12 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from hepcal.cores import usable_cores
-from hepcal.errors import HepcalError
+from hepcal.cores import chosen_threads, usable_cores
 from hepcal.networks.inference import BLOCK, fill_block, new_block
 from hepcal.networks.settings import own_settings
 from hepcal.tables.rows import Rows
 
-__all__ = ["VARIABLE", "cores", "map_blocks", "threads"]
-
-VARIABLE = "HEPCAL_THREADS"
+__all__ = ["cores", "map_blocks", "threads"]
 
 Result = TypeVar("Result")
 _CHOSEN: contextvars.ContextVar[int | None] = contextvars.ContextVar("hepcal_threads", default=None)
@@ -50,12 +46,7 @@ def cores() -> int:
         return chosen
     if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process() is not None:
         return 1
-    wanted = os.environ.get(VARIABLE, "").strip()
-    if wanted:
-        if not wanted.isdecimal() or int(wanted) == 0:
-            raise HepcalError(f"{VARIABLE} must be a positive integer, found {wanted!r}")
-        return int(wanted)
-    return min(usable_cores(), torch.get_num_threads())
+    return chosen_threads() or min(usable_cores(), torch.get_num_threads())
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from hepcal.errors import PairsError
 from hepcal.events.executors import ExecutorFactory, in_this_process
 from hepcal.events.features import Features
 from hepcal.events.filesets import Fileset, load_fileset
 from hepcal.events.inspection import Inspection, inspect
 from hepcal.events.normalisation import require_comparable, say_normalisation
-from hepcal.events.running import Run, run
+from hepcal.events.running import Run, require_chunksize, run
 from hepcal.events.truth import Selection
 from hepcal.tables.from_events import PairsProcessor, columns_of, inputs_of, source_of, weight_factors
 
@@ -55,7 +56,8 @@ class Reading:
         selection: The jets and their truth, of the above.
 
     Raises:
-        PairsError: The truth is not of this form, or the distance not positive.
+        PairsError: The truth is not of this form, the distance or the chunks are not positive, or an argument is of
+            another type.
     """
 
     fileset: Fileset
@@ -71,6 +73,14 @@ class Reading:
     selection: Selection = field(init=False)
 
     def __post_init__(self) -> None:
+        for name in ("jets", "truth"):
+            if not isinstance(found := getattr(self, name), str):
+                raise PairsError(f"{name} is the name of a collection, such as 'Jet' or 'GenJet', not {found!r}")
+        require_chunksize(self.chunksize)
+        if self.executor is not None and not callable(self.executor):
+            raise PairsError(
+                f"executor is what hepcal.events.executors.open_executor('futures') gives, not {self.executor!r}"
+            )
         chosen = Selection.of(self.jets, self.truth, self.max_dr, keep_leptons=self.keep_leptons)
         object.__setattr__(self, "selection", chosen)
 

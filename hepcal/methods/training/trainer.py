@@ -264,6 +264,11 @@ def _parts(pairs: JetPairs, method: Method, seed: int) -> tuple[JetPairs, JetPai
     if events < MIN_EVENTS:
         raise TrainingError(f"{events} training events are too few; at least {MIN_EVENTS} are needed")
     parts = pairs.split(1 - method.validation, seed)
+    if not all(len(part) for part in parts):
+        raise TrainingError(
+            f"validation={method.validation} leaves no {'held-out' if len(parts[0]) else 'training'} events of "
+            f"{events}: a share of about 0.1 is held out"
+        )
     for name, part, weight in zip(
         ("training", "held-out"), parts, (parts[0].weight, np.abs(parts[1].weight)), strict=True
     ):

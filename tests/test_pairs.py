@@ -184,4 +184,4 @@ def test_files_that_lack_an_input_are_left_out_as_in_a_run(tmp_path, write_nanoa
 )
 def test_arguments_of_the_wrong_kind_are_refused_before_anything_is_read(arguments, message):
     with pytest.raises(HepcalError, match=message):
-        JetPairs.from_fileset({"QCD": {"files": {"nowhere.root": "Delphes"}}}, show=False, **arguments)
+        JetPairs.from_fileset(demo_fileset("train"), show=False, **arguments)

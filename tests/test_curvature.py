@@ -201,6 +201,12 @@ def test_directions_hold_the_variance_of_the_predictions(name, linear, curvature
     torch.testing.assert_close(whole @ whole.T, covariance, rtol=1e-3, atol=1e-6 * float(covariance.max()))
 
 
+def test_predictions_that_nothing_moves_have_directions_of_zero(linear, curvature):
+    posterior, _ = of_both(linear, curvature)["laplace"]
+    still = linear.rows(torch.zeros((40, 2), dtype=torch.float64))
+    assert torch.equal(directions(posterior, still, LAYOUT, 8, generator()), torch.zeros((8, LAYOUT.count)).double())
+
+
 # -- which events -----------------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,9 @@ def directions(
     covariance = posterior.covariance(rows)
     sigma = covariance.diagonal().clamp_min(torch.finfo(torch.float64).tiny).sqrt()
     values, vectors = torch.linalg.eigh(covariance / sigma[:, None] / sigma)
+    if not values[-1] > 0:
+        # Nothing moves the predictions, such as those of a network whose outputs are stuck.
+        return torch.zeros((count, layout.count), dtype=torch.float64, device=covariance.device)
     # Beyond the rank of the covariance there is nothing but rounding.
     there = int((values > values[-1] * 1e-9).sum())
     leading = min((count + 1) // 2, there)

@@ -125,9 +125,9 @@ def draw_constituents(found: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     cases = {name: rows for name, rows in found.items() if name != "versions"}
     labels = {
-        "sigma_pred": r"root mean square $\sigma_{pred}$ [GeV]",
+        "spread": "spread of single trainings [GeV]",
         "rmse": "root mean square error on test jets [GeV]",
-        "parameters": r"parameters, $N\,(\sigma_{pred} / \sigma_{stoch})^2$",
+        "parameters": r"parameters, $N\,(spread / \sigma_{stoch})^2$",
     }
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 3, figsize=(14.5, 4.8), layout="constrained")

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from disjoint import plain
 from samples import qcd, toy
 
 import hepcal
@@ -213,7 +214,7 @@ def main(
     }
     target = output / "reference.json"
     content = json.loads(target.read_text()) if target.exists() else {}
-    content.setdefault(sample, {})[str(size)] = found
+    content.setdefault(sample, {})[str(size)] = plain(found)
     with tempfile.TemporaryDirectory(dir=output, prefix=".part-") as scratch:
         part = Path(scratch) / target.name
         part.write_text(json.dumps(content, indent=1))

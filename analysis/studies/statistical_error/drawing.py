@@ -144,7 +144,7 @@ def draw_constituents(found: Mapping[str, Any], folder: Path) -> None:
             panel.minorticks_off()
             panel.set_xlabel("training jets")
             panel.set_ylabel(label)
-        panels[0].legend(fontsize="small")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(cases))
         figure.suptitle("Top fat jets: ensembles of eight networks, two starts on four bootstrap samples each")
         for suffix in ("png", "pdf"):
             figure.savefig(folder / f"constituents.{suffix}")

@@ -40,7 +40,14 @@ __all__ = [
 WAIT = 300.0
 
 
-FilesetArgument = Annotated[Path, typer.Argument(help="Fileset of coffea, JSON: {dataset: {'files': {path: tree}}}.")]
+# Text, since a URL is no path.
+FilesetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Fileset: JSON or YAML of coffea, {dataset: {'files': {path: tree}}}, a list of paths (.txt), a ROOT file "
+        "or a pattern of ROOT files in quotes."
+    ),
+]
 Jets = Annotated[str, typer.Option(help="Detector-level jets: Jet, FatJet.")]
 Truth = Annotated[
     str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")

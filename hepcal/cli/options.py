@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hepcal.errors import PairsError
-from hepcal.methods.registry import OF_DATA, PRIOR_FREE, REGRESSIONS, broken, places, titles
+from hepcal.methods.registry import PRIOR_FREE, REGRESSIONS, broken, offered, titles
 
 if TYPE_CHECKING:
     from hepcal.events.executors import ExecutorFactory
@@ -56,7 +56,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the 
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
 KeepLeptons = Annotated[bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too.")]
 # Maps of simulation to data are trained in Python.
-OFFERED = [name for name in places() if name not in OF_DATA]
+OFFERED = offered()
 MethodChoice = StrEnum("MethodChoice", {name: name for name in OFFERED})  # type: ignore[misc]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 

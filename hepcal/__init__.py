@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hepcal.events.filesets import load_fileset
     from hepcal.methods.ansatz.calibrator import GaussianAnsatz as GaussianAnsatz
     from hepcal.methods.calibrator import Calibrator
+    from hepcal.methods.existing.calibrator import Column, Identity
     from hepcal.methods.generalised.calibrator import GeneralisedInversion as GeneralisedInversion
     from hepcal.methods.hessian.calibrator import Hessian as Hessian
     from hepcal.methods.inversion.calibrator import NumericalInversion as NumericalInversion
@@ -46,9 +47,11 @@ _MODULES = ("augment", "closure", "evaluation", "plot", "processors", "statistic
 # Beside these, every method is here by the name of its class.
 _HOMES = {
     "Calibrator": "hepcal.methods.calibrator",
+    "Column": "hepcal.methods.existing.calibrator",
     "Constituents": "hepcal.events.constituents",
     "Feature": "hepcal.events.features",
     "Features": "hepcal.events.features",
+    "Identity": "hepcal.methods.existing.calibrator",
     "JetPairs": "hepcal.tables.pairs",
     "Prediction": "hepcal.distributions.prediction",
     "cross_fit": "hepcal.evaluation.cross_fit",
@@ -66,9 +69,11 @@ _MOVED = {
 
 __all__ = [
     "Calibrator",
+    "Column",
     "Constituents",
     "Feature",
     "Features",
+    "Identity",
     "JetPairs",
     "Prediction",
     "augment",

@@ -12,7 +12,7 @@ from hepcal.errors import PairsError, TrainingError
 from hepcal.events.features import Features
 from hepcal.events.schemas import SCHEMAS
 from hepcal.methods.base import Method
-from hepcal.methods.registry import OF_DATA, calibrator_of, known_names, learner_of, method_of, places
+from hepcal.methods.registry import EXISTING, calibrator_of, known_names, learner_of, method_of, offered
 from hepcal.storage.documents import parse_yaml
 from hepcal.storage.outputs import read_bytes
 from hepcal.tables.pairs import JetPairs
@@ -55,8 +55,12 @@ class TrainingConfig(BaseModel):
         except (OSError, ValueError, TypeError) as error:  # ValidationError is a ValueError
             raise TrainingError(f"{path} is not a training configuration: {error}") from error
         if config.method not in known_names():
-            offered = (name for name in places() if name not in OF_DATA)
-            raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(offered)}")
+            raise TrainingError(f"{path}: unknown method {config.method!r}; known are {', '.join(offered())}")
+        if config.method in EXISTING:
+            raise TrainingError(
+                f"{path}: {config.method!r} exists and is not trained; hepcal.Identity() and hepcal.Column(...) are "
+                "calibrators"
+            )
         if method_of(config.method).needs_data:
             raise TrainingError(
                 f"{path}: the method {config.method!r} maps simulation to data, which a configuration cannot name: "

@@ -103,7 +103,8 @@ def run_dijets(
 def _require_schema(calibrator: Calibrator, files: Sequence[running.FileInfo]) -> None:
     trained = calibrator.card.source.schema_name
     for info in files:
-        if trained != "arrays" and info.schema.family != SCHEMAS[trained].family:
+        # Arrays are of no kind, and corrections that exist were trained on nothing here.
+        if trained in SCHEMAS and info.schema.family != SCHEMAS[trained].family:
             raise SchemaError(
                 f"{info.path} is a {info.schema.name} file, but this calibrator was trained on {trained} jets: "
                 "fields of the same name do not mean the same there. Train one on files of this kind"

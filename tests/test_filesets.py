@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -208,11 +209,104 @@ def test_a_missing_fileset_is_named(tmp_path: Path) -> None:
         load_fileset(tmp_path / "no_fileset.json")
 
 
-def test_a_root_file_in_place_of_a_fileset_is_refused(demo_files: dict[str, Fileset]) -> None:
-    path = demo_files["test"].paths[0]
-    with pytest.raises(FilesetError, match="JSON") as caught:
-        load_fileset(path)
-    assert path in str(caught.value)
+# -- as people have them ----------------------------------------------------------------------------------------------
+
+
+DOCUMENT = {"tt": {"files": {"a.root": "Events"}, "metadata": {"schema": "NanoAODSchema"}}}
+YAML = "tt:\n  files: {a.root: Events}\n  metadata: {schema: coffea.nanoevents.NanoAODSchema}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("f.json", json.dumps(DOCUMENT)),
+        ("f.JSON.gz", json.dumps(DOCUMENT)),
+        ("f.json.gz", json.dumps(DOCUMENT)),
+        ("f.yaml", YAML),
+        ("f.yml", YAML),
+        ("f.yaml.gz", YAML),
+    ],
+)
+def test_a_document_may_be_json_or_yaml_compressed_or_not(folder: Path, name: str, content: str) -> None:
+    data = content.encode()
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    (dataset,) = load_fileset(folder / name).datasets
+    assert dataset.name == "tt"
+    assert dataset.files == {str(folder / "a.root"): "Events"}
+    assert dataset.metadata == {"schema": "nanoaod"}
+
+
+@pytest.mark.parametrize("name", ["ttbar.txt", "ttbar.list", "ttbar.v2.txt.gz"])
+def test_a_list_of_paths_is_a_data_set_of_its_name(folder: Path, name: str) -> None:
+    data = b"# two files\na.root\n\n  b.root  # the second\n"
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    (dataset,) = load_fileset(str(folder / name)).datasets
+    assert dataset.name == "ttbar"
+    assert list(dataset.files.items()) == [(str(folder / "a.root"), None), (str(folder / "b.root"), None)]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "files"),
+    [
+        ("a.root", "a", ["a.root"]),
+        ("[ab].root", None, ["a.root", "b.root"]),
+        (["b.root", "a.root"], "events", ["b.root", "a.root"]),
+        (["root://store//x/tt_1.root", "root://store//x/tt_2.root"], "tt", None),
+        ("root://store//x/QCD_Pt-15.root", "QCD_Pt-15", None),
+        (("deep/../a.root",), "a", ["a.root"]),
+    ],
+)
+def test_files_alone_are_a_data_set_of_their_name(
+    folder: Path, source: Any, name: str | None, files: list[str] | None, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(folder)
+    (dataset,) = load_fileset(source).datasets
+    # Of a pattern that begins with a wildcard, the folder.
+    assert dataset.name == (name or "events")
+    urls = [source] if isinstance(source, str) else source
+    assert list(dataset.files) == ([str(folder / file) for file in files] if files else list(urls))
+
+
+def test_a_pattern_has_the_name_of_what_is_in_front_of_it(folder: Path) -> None:
+    (folder / "QCD_HT500").mkdir()
+    (folder / "QCD_HT500" / "nano_1.root").touch()
+    for pattern, name in (("nano_*.root", "nano"), ("*.root", "QCD_HT500")):
+        (dataset,) = load_fileset(folder / "QCD_HT500" / pattern).datasets
+        assert dataset.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("f.json.gz", b"{}", "cannot read the fileset .*f.json.gz: Not a gzipped file"),
+        ("f.json.gz", gzip.compress(b"{}")[:-9], "cannot read the fileset .*f.json.gz"),
+        ("f.yaml", b"tt: [a.root\n", "is not valid YAML"),
+        ("f.yaml", b"tt: [a.root]\ntt: [b.root]\n", "listed twice"),
+        ("f.txt", b"# nothing\n", "lists no files: a path or a pattern is expected in each line"),
+        ("f.txt", b"\xff\xfe", "is no list of paths"),
+    ],
+)
+def test_a_source_that_is_damaged_is_refused(folder: Path, name: str, content: bytes, said: str) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(FilesetError, match=said):
+        load_fileset(folder / name)
+
+
+def test_a_compressed_document_without_bounds_is_refused(folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("hepcal.events.fileset_sources.UNCOMPRESSED", 1_000)
+    (folder / "f.json.gz").write_bytes(gzip.compress(b" " * 2_000))
+    with pytest.raises(FilesetError, match="it holds more than 1000 bytes"):
+        load_fileset(folder / "f.json.gz")
+
+
+def test_of_a_folder_the_pattern_is_given(folder: Path) -> None:
+    with pytest.raises(FilesetError, match=r"a directory: for the files in it, '.*/\*\.root'"):
+        load_fileset(folder)
+
+
+def test_a_missing_root_file_is_named(folder: Path) -> None:
+    with pytest.raises(FilesetError, match=r"data set 'lost': no such file: .*lost\.root"):
+        load_fileset(folder / "lost.root")
 
 
 def test_a_fault_is_ours_and_a_value_error(tmp_path: Path) -> None:

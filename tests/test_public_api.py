@@ -10,10 +10,10 @@ import hepcal
 
 def test_public_names_are_these():
     assert sorted(hepcal.__all__) == [
-        "BNN", "Calibrator", "Constituents", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz",
-        "GeneralisedInversion", "Hessian", "Heteroscedastic", "JetPairs", "Likelihood", "MSE", "NoisyLabels",
-        "NumericalInversion", "OptimalTransport", "Prediction", "SummaryLikelihood", "augment", "closure", "cross_fit",
-        "evaluation", "load_fileset", "plot", "processors", "statistics", "tagging", "train",
+        "BNN", "Calibrator", "Column", "Constituents", "Dropout", "Ensemble", "Feature", "Features", "GaussianAnsatz",
+        "GeneralisedInversion", "Hessian", "Heteroscedastic", "Identity", "JetPairs", "Likelihood", "MSE",
+        "NoisyLabels", "NumericalInversion", "OptimalTransport", "Prediction", "SummaryLikelihood", "augment",
+        "closure", "cross_fit", "evaluation", "load_fileset", "plot", "processors", "statistics", "tagging", "train",
     ]  # fmt: skip
     assert set(dir(hepcal)) == {*hepcal.__all__, "__version__"}
     for name in hepcal.__all__:

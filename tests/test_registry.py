@@ -33,19 +33,19 @@ from hepcal.methods.calibrator import Calibrator
 from hepcal.methods.training.task import Learned
 
 
-class Identity(Method):
+class Plain(Method):
     """The detector-level p_T [GeV] as it is."""
 
-    name: ClassVar[str] = "identity"
-    learner: ClassVar[str] = "toy_identity:learn"
-    calibrator: ClassVar[str] = "toy_identity:IdentityCalibrator"
+    name: ClassVar[str] = "plain"
+    learner: ClassVar[str] = "toy_plain:learn"
+    calibrator: ClassVar[str] = "toy_plain:PlainCalibrator"
     follows_prior: ClassVar[bool] = False
 
 
-class IdentityCalibrator(Calibrator):
+class PlainCalibrator(Calibrator):
     """Calibrates nothing."""
 
-    method = Identity
+    method = Plain
 
     def _evaluate(self, inputs, pt, *, replicas):
         return {"pt_calib": pt}
@@ -65,14 +65,14 @@ def command(*arguments):
     except SystemExit as end:
         assert not end.code
 pairs = hepcal.JetPairs.open("table")
-command("train", "table", "--method", "identity", "--output", "cli.safetensors")
-calibrator = hepcal.train(pairs, hepcal.Identity(), show=False)
+command("train", "table", "--method", "plain", "--output", "cli.safetensors")
+calibrator = hepcal.train(pairs, hepcal.Plain(), show=False)
 calibrator.save("python.safetensors")
 for name in ("python", "cli"):
     loaded = hepcal.Calibrator.load(f"{name}.safetensors")
-    assert type(loaded).__name__ == "IdentityCalibrator"
+    assert type(loaded).__name__ == "PlainCalibrator"
     assert np.array_equal(loaded.predict(pairs).mean, pairs.reco)
-assert "Identity" in hepcal.__all__
+assert "Plain" in hepcal.__all__
 command("show", "cli.safetensors")
 """
 
@@ -81,11 +81,11 @@ command("show", "cli.safetensors")
 def elsewhere(tmp_path: Path) -> Path:
     """A folder with an installed distribution that has a method."""
     site = tmp_path / "site"
-    info = site / "toy_identity-1.0.dist-info"
+    info = site / "toy_plain-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "toy_identity.py").write_text(IDENTITY)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-identity\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hepcal.methods]\nidentity = toy_identity:Identity\n")
+    (site / "toy_plain.py").write_text(IDENTITY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-plain\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hepcal.methods]\nplain = toy_plain:Plain\n")
     return site
 
 
@@ -100,9 +100,9 @@ def run(site: Path, *arguments: str) -> str:
 
 def test_a_method_of_another_distribution_is_one_of_ours(elsewhere: Path, tiny_pairs: hepcal.JetPairs) -> None:
     tiny_pairs.save(elsewhere.parent / "table")
-    assert "identity: The detector-level p_T [GeV] as it is" in run(elsewhere, "-m", "hepcal.cli", "train", "--help")
-    assert "identity" in run(elsewhere, "-c", TRY)
-    with pytest.raises(CalibratorFileError, match=r"unknown method 'identity'.*needs that installed"):
+    assert "plain: The detector-level p_T [GeV] as it is" in run(elsewhere, "-m", "hepcal.cli", "train", "--help")
+    assert "plain" in run(elsewhere, "-c", TRY)
+    with pytest.raises(CalibratorFileError, match=r"unknown method 'plain'.*needs that installed"):
         hepcal.Calibrator.load(elsewhere.parent / "cli.safetensors")
 
 
@@ -177,10 +177,10 @@ def entry_points_are(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str,
 
 
 def test_entry_points_come_last(entry_points_are: Callable[..., dict[str, str]]) -> None:
-    assert entry_points_are(("identity", "toy_identity:Identity")) == {}
-    assert list(registry.places())[-1] == "identity"
-    assert registry.class_places()["Identity"] == "toy_identity:Identity"
-    assert registry.titles()["identity"] == ""  # nothing is there to be read
+    assert entry_points_are(("plain", "toy_plain:Plain")) == {}
+    assert list(registry.places())[-1] == "plain"
+    assert registry.class_places()["Plain"] == "toy_plain:Plain"
+    assert registry.titles()["plain"] == ""  # nothing is there to be read
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ def test_a_broken_method_is_in_nobodys_way(entry_points_are: Callable[..., dict[
 
 
 def test_a_name_that_is_taken_is_left_out_with_a_warning(elsewhere: Path) -> None:
-    points = elsewhere / "toy_identity-1.0.dist-info" / "entry_points.txt"
-    points.write_text("[hepcal.methods]\nbnn = toy_identity:Identity\n")
+    points = elsewhere / "toy_plain-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[hepcal.methods]\nbnn = toy_plain:Plain\n")
     done = subprocess.run(
         [sys.executable, "-c", "import hepcal; print(hepcal.BNN.__module__)"],
         env={"PYTHONPATH": str(elsewhere), "PATH": ""}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "hepcal.methods.regression.bnn\n"
-    assert "of the distribution 'toy-identity'" in done.stderr
+    assert "of the distribution 'toy-plain'" in done.stderr
     assert "has a name that is taken by hepcal.methods.regression.bnn:BNN" in done.stderr
 
 
@@ -408,21 +408,21 @@ def test_entry_points_that_cannot_be_read_are_left_out(damage: bytes, elsewhere:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: damaged\nVersion: 1.0\n")
     (info / "entry_points.txt").write_bytes(b"[hepcal.methods]\n" + damage)
     done = subprocess.run(
-        [sys.executable, "-c", "import hepcal; print('Identity' in dir(hepcal))"],
+        [sys.executable, "-c", "import hepcal; print('Plain' in dir(hepcal))"],
         env={"PYTHONPATH": str(elsewhere), "PATH": ""}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "True\n"
     assert "the entry points of the distribution 'damaged' cannot be read" in done.stderr
 
 
-BROKEN = {"raises": "raise RuntimeError('no device')", "leaves": "raise SystemExit(3)", "misspelt": "class Identity(:"}
+BROKEN = {"raises": "raise RuntimeError('no device')", "leaves": "raise SystemExit(3)", "misspelt": "class Plain(:"}
 
 
 def test_help_lists_what_works_and_says_what_does_not(elsewhere: Path) -> None:
     for name, source in BROKEN.items():
         (elsewhere / f"{name}.py").write_text(source)
     points = "\n".join(f"{name} = {name}:{name.title()}" for name in BROKEN)
-    (elsewhere / "toy_identity-1.0.dist-info" / "entry_points.txt").write_text(f"[hepcal.methods]\n{points}\n")
+    (elsewhere / "toy_plain-1.0.dist-info" / "entry_points.txt").write_text(f"[hepcal.methods]\n{points}\n")
     shown = run(elsewhere, "-m", "hepcal.cli", "train", "--help")
     assert "Of other packages:" not in shown
     assert "- bnn: " in shown
@@ -435,7 +435,7 @@ def test_help_lists_what_works_and_says_what_does_not(elsewhere: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr.startswith("hepcal: the method 'leaves' is not at")) == (1, True)
-    assert "(it is of the distribution 'toy-identity')" in done.stderr
+    assert "(it is of the distribution 'toy-plain')" in done.stderr
 
 
 def test_a_class_that_is_not_registered_is_refused_before_it_is_trained(tiny_pairs: hepcal.JetPairs) -> None:

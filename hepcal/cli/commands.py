@@ -105,7 +105,7 @@ def pairs(
 @app.command(cls=TrainingCommand)
 def train(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(help="Jets to train on: fileset (JSON), or output of 'hepcal pairs'.")],
+    source: Annotated[str, typer.Argument(help="Jets to train on: fileset, or output of 'hepcal pairs'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Calibrator file.")] = Path("jets.safetensors"),
     method: Annotated[
         MethodChoice | None, typer.Option(help="What to train; default: as in the config, or bnn.")
@@ -136,10 +136,10 @@ def train(
     from hepcal.storage.artefact import CARD_KEY
 
     # What a look at the settings can tell comes before hours of reading.
-    if source.is_dir():
-        refuse_reading(context, source)
+    if Path(source).is_dir():
+        refuse_reading(context, Path(source))
     settings = TrainingConfig.read(config, method.value if method else None)
-    outputs.refuse_same(source=source, config=config, output=output, checkpoint=checkpoint)
+    outputs.refuse_same(source=Path(source), config=config, output=output, checkpoint=checkpoint)
     outputs.prepare_file(output, mark=CARD_KEY.encode())
     if checkpoint:
         outputs.prepare_file(checkpoint)
@@ -149,7 +149,7 @@ def train(
     reading: ReadingOptions = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
     reading["allow_skipped"] = allow_skipped
     table = _table(source, settings.features, (executor, workers, scheduler, worker_timeout), reading)
-    if source.is_dir():
+    if Path(source).is_dir():
         settings.require(table)
     print_pairs(table)
     calibrator = fit(table, chosen, seed=seed, device=device, checkpoint=checkpoint)
@@ -205,7 +205,7 @@ def run(
 def diagnose(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(help="Other jets than those of the training: fileset (JSON), or output of 'hepcal pairs'.")
+        str, typer.Argument(help="Other jets than those of the training: fileset, or output of 'hepcal pairs'.")
     ],
     calibrator: Annotated[list[Path], typer.Option(help="Calibrator file; repeat the option to compare several.")],
     output: Output = Path("diagnostics"),
@@ -224,15 +224,15 @@ def diagnose(
     from hepcal.methods.card import joint_features
     from hepcal.workflow import write_diagnoses
 
-    if source.is_dir():
-        refuse_reading(context, source)
+    if Path(source).is_dir():
+        refuse_reading(context, Path(source))
     loaded = {path.stem: Calibrator.load(path) for path in calibrator}
     if len(loaded) < len(calibrator):
         raise CalibratorFileError(
             "two of the calibrator files have the same name, which is what plots show: rename one"
         )
     outputs.prepare_directory(output)
-    features = None if source.is_dir() else joint_features({name: found.card for name, found in loaded.items()})
+    features = None if Path(source).is_dir() else joint_features({name: found.card for name, found in loaded.items()})
     reading: ReadingOptions = {"jets": jets, "truth": truth, "keep_leptons": keep_leptons}
     table = _table(source, features, (executor, workers, scheduler, worker_timeout), reading)
     found = diagnose_all(loaded, table)
@@ -303,13 +303,13 @@ def _common(
     chosen_threads()
 
 
-def _table(source: Path, features: Features | None, execute: Execution, reading: ReadingOptions) -> JetPairs:
+def _table(source: str, features: Features | None, execute: Execution, reading: ReadingOptions) -> JetPairs:
     """A training table on disk, or that of a fileset."""
     from hepcal.events.filesets import load_fileset
     from hepcal.tables.pairs import JetPairs
 
-    if source.is_dir():
-        return JetPairs.open(source)
+    if Path(source).is_dir():
+        return JetPairs.open(Path(source))
     checked = load_fileset(source)
     with opened(*execute) as reading["executor"]:
         return JetPairs.from_fileset(checked, features, **reading)

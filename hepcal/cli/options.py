@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hepcal.errors import PairsError
-from hepcal.methods.registry import OF_DATA, PRIOR_FREE, REGRESSIONS, broken, places, titles
+from hepcal.methods.registry import PRIOR_FREE, REGRESSIONS, broken, offered, titles
 
 if TYPE_CHECKING:
     from hepcal.events.executors import ExecutorFactory
@@ -40,7 +40,14 @@ __all__ = [
 WAIT = 300.0
 
 
-FilesetArgument = Annotated[Path, typer.Argument(help="Fileset of coffea, JSON: {dataset: {'files': {path: tree}}}.")]
+# Text, since a URL is no path.
+FilesetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Fileset: JSON or YAML of coffea, {dataset: {'files': {path: tree}}}, a list of paths (.txt), a ROOT file "
+        "or a pattern of ROOT files in quotes."
+    ),
+]
 Jets = Annotated[str, typer.Option(help="Detector-level jets: Jet, FatJet.")]
 Truth = Annotated[
     str, typer.Option(help="Their truth: particle-level jets (GenJet, GenFatJet, GenJetAK8), or 'Particle[0]'.")
@@ -49,7 +56,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the 
 Chunksize = Annotated[int, typer.Option(min=1, help="Events per chunk; results do not depend on it.")]
 KeepLeptons = Annotated[bool, typer.Option("--keep-leptons", help="Take truth jets that are prompt leptons, too.")]
 # Maps of simulation to data are trained in Python.
-OFFERED = [name for name in places() if name not in OF_DATA]
+OFFERED = offered()
 MethodChoice = StrEnum("MethodChoice", {name: name for name in OFFERED})  # type: ignore[misc]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Leave out files that fail, whole, and list them.")]
 

@@ -120,24 +120,32 @@ def describe_card(calibrator: Calibrator) -> list[tuple[str, str]]:
         *(f"{f.transform}({f.label})" if f.transform != "identity" else f.label for f in card.features.inputs),
         *(() if card.features.constituents is None else (str(card.features.constituents),)),
     ]
-    return [
+    rows = [
         ("method", card.method),
         ("pt_calib is", f"the {card.quantity}"),
         ("columns", ", ".join(calibrator.columns)),
         ("systematics", ", ".join(calibrator.uncertainties) or "none"),
         ("detector-level p_T", {"raw": "pt (1 - rawFactor)", "pt": "pt"}[card.features.pt or "pt"]),
         ("inputs", ", ".join(inputs)),
+        ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
+    ]
+    if calibrator.trained:
+        rows += _describe_training(calibrator)
+    return [*rows, ("sha256", calibrator.sha256)]
+
+
+def _describe_training(calibrator: Calibrator) -> list[tuple[str, str]]:
+    card = calibrator.card
+    return [
         ("trained on", f"{card.source.jets} jets (n_eff {card.source.n_eff:.0f}), {card.source.schema_name}"),
         *([("jets, truth", f"{card.source.collection}, {card.source.truth}")] if card.source.truth else []),
         ("held out", f"{card.source.validation_jets} jets"),
         ("inputs kept", input_histograms.described(calibrator.input_histograms)),
-        ("settings", ", ".join(f"{name}={value}" for name, value in card.settings.items())),
         ("seed", str(card.source.seed)),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in card.figures.items()),
         ("trained with", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
         ("training table", card.source.sha256),
         *([("data", card.source.data_sha256)] if card.source.data_sha256 else []),
-        ("sha256", calibrator.sha256),
     ]
 
 

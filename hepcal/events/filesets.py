@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from hepcal.errors import FilesetError, NormalisationWarning, warn
+from hepcal.events.fileset_sources import named, read_source
 from hepcal.events.filespecs import Expected, FileSpecError, plain, read_spec
-from hepcal.events.schemas import SCHEMAS
+from hepcal.events.schemas import SCHEMAS, own_name
 from hepcal.events.wildcards import expand, has_wildcard
-from hepcal.storage.documents import parse_json
-from hepcal.storage.outputs import read_bytes
 
 __all__ = ["FILE_WEIGHTS", "Dataset", "Fileset", "load_fileset"]
 
@@ -56,9 +55,10 @@ class Dataset:
     """One data set: its files with the tree to read from each, and what is known about it.
 
     ``files`` maps a path or URL to a tree name; None means that the tree is found by looking (``Events`` or
-    ``Delphes``). ``metadata`` is passed to processors unchanged; hepcal reads ``schema`` (``nanoaod``,
-    ``pfnano`` or ``delphes``) and ``cross_section`` from it, a number [pb], or ``"file weights"`` to mix data sets by
-    the weights in their files. ``expected`` is what a preprocessed fileset says of some of the files.
+    ``Delphes``). ``metadata`` is passed to processors unchanged, but for the names of coffea's schemas, which become
+    ours; hepcal reads ``schema`` (``nanoaod``, ``pfnano`` or ``delphes``) and ``cross_section`` from it, a number [pb],
+    or ``"file weights"`` to mix data sets by the weights in their files. ``expected`` is what a preprocessed fileset
+    says of some of the files.
     """
 
     name: str
@@ -95,22 +95,23 @@ class Fileset:
         return Fileset(tuple(dataset for dataset in kept if dataset.files))
 
 
-def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
+def load_fileset(source: str | Path | Sequence[str | Path] | Mapping[str, Any] | Fileset) -> Fileset:
     """Read and check a fileset.
 
     Args:
-        source: Path of a JSON file in coffea's format
+        source: Path of a JSON or YAML file in coffea's format
             ``{dataset: {"files": {path: tree} or [path, ...], "metadata": {...}}}``, or that mapping itself; output of
             coffea's preprocessing (``DataGroupSpec``, ``{"object_path": ..., "steps": ...}``) where its steps are whole
-            files. Paths may hold wildcards and are taken relative to the JSON file (to the working directory for a
-            mapping).
+            files; a list of paths (``.txt``, ``.list``), a line each; all of these also compressed (``.gz``); a ROOT
+            file, a pattern or a URL, or several in a list, which are a data set of the name that they have in common.
+            Paths may hold wildcards and are taken relative to the file that lists them, else to the working directory.
 
     Returns:
         The fileset with wildcards expanded in sorted order.
 
     Raises:
-        FilesetError: The JSON cannot be read, a key is unknown or misspelt, a metadata name is reserved or looks like a
-            cross section that would not be read, a file is missing or listed twice under any name or link, or a
+        FilesetError: The source cannot be read, a key is unknown or misspelt, a metadata name is reserved or looks like
+            a cross section that would not be read, a file is missing or listed twice under any name or link, or a
             wildcard matches nothing, or something that is no file or cannot be looked into. All faults are listed in
             one message.
     """
@@ -120,18 +121,11 @@ def load_fileset(source: str | Path | Mapping[str, Any] | Fileset) -> Fileset:
         return _check(source, Path(), "fileset")
     if hasattr(source, "model_dump"):
         raise FilesetError(f"a {type(source).__name__} is not a fileset: give the data set a name, {{name: ...}}")
+    if isinstance(source, list | tuple) and source and all(isinstance(path, str | Path) for path in source):
+        return _check(named(source), Path(), "the list of files")
     if not isinstance(source, str | Path):
         raise FilesetError(f"a fileset is a path or {{dataset: {{'files': ...}}}}, found {type(source).__name__}")
-    path = Path(source)
-    try:
-        content = parse_json(read_bytes(path))
-    except OSError as error:
-        raise FilesetError(f"cannot read the fileset {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise FilesetError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise FilesetError(f"{path} holds a {type(content).__name__}; expected {{dataset: {{'files': ...}}}}")
-    return _check(content, path.parent, str(path))
+    return _check(*read_source(source))
 
 
 def _check(content: Mapping[str, Any], base: Path, where: str) -> Fileset:
@@ -166,6 +160,8 @@ def _dataset(name: str, entry: Mapping[str, Any], base: Path) -> tuple[Dataset, 
     if entry.get("format") not in (None, "root"):
         faults.append(f" has the format {entry['format']!r}: only ROOT files can be read")
     metadata = entry.get("metadata") or {}
+    if isinstance(metadata, Mapping) and isinstance(schema := metadata.get("schema"), str):
+        metadata = {**metadata, "schema": own_name(schema)}
     faults += [f": {fault}" for fault in _metadata_faults(name, metadata)]
     files, missing = _expand(entry["files"], entry.get("treename"), base)
     faults += [f": {fault}" for fault in missing]

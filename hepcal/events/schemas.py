@@ -34,6 +34,7 @@ __all__ = [
     "Schema",
     "detect",
     "detector_pt",
+    "own_name",
     "event_field",
     "event_weight",
     "is_simulation",
@@ -244,6 +245,13 @@ class Delphes(Schema):
 
 
 SCHEMAS: dict[str, Schema] = {schema.name: schema for schema in (NanoAOD(), PFNanoAOD(), Delphes())}
+# What coffea calls them.
+COFFEA_NAMES = {"NanoAODSchema": "nanoaod", "PFNanoAODSchema": "pfnano", "DelphesSchema": "delphes"}
+
+
+def own_name(schema: str) -> str:
+    """Our name of a schema of coffea, with its module in front or not; any other name as it is."""
+    return COFFEA_NAMES.get(schema.rpartition(".")[2], schema)
 
 
 def detect(path: str, tree: str, branches: Iterable[str]) -> Schema:

@@ -70,6 +70,8 @@ class Calibrator(Artefact[Card], ABC):
     replicas: int = 0
     # Jets that are computed at once.
     block: int = BLOCK
+    # Whether it was trained, or is a correction that exists.
+    trained: ClassVar[bool] = True
     # Whether one evaluation gives the columns and what they cover.
     judges: bool = False
     # What the training saw of the inputs, by the p_T that is held fixed; nothing in files of earlier versions.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUP",
+    "EXISTING",
     "METHODS",
     "broken",
     "calibrator_of",
@@ -33,6 +34,7 @@ __all__ = [
     "known_names",
     "learner_of",
     "method_of",
+    "offered",
     "owner",
     "places",
     "regressions",
@@ -44,8 +46,8 @@ GROUP = "hepcal.methods"
 DECLARED = ("learner", "calibrator", "follows_prior")
 # Names of ``hepcal`` that are no methods.
 PUBLIC = (
-    "Calibrator", "Constituents", "Feature", "Features", "JetPairs", "Prediction", "augment", "closure", "cross_fit",
-    "evaluation", "load_fileset", "plot", "processors", "statistics", "tagging", "train",
+    "Calibrator", "Column", "Constituents", "Feature", "Features", "Identity", "JetPairs", "Prediction", "augment",
+    "closure", "cross_fit", "evaluation", "load_fileset", "plot", "processors", "statistics", "tagging", "train",
 )  # fmt: skip
 # Columns of uncertainties begin with it: calibrators find their own columns by that, and no other field is hidden.
 COLUMN = "pt_calib_sigma_"
@@ -71,23 +73,29 @@ PRIOR_FREE = {
 # Maps of simulation to data, which are trained in Python: data are no part of a fileset.
 OF_DATA = {"transport": "hepcal.methods.transport.calibrator:OptimalTransport"}
 METHODS = {**REGRESSIONS, **PRIOR_FREE, **OF_DATA}
+# Calibrations that are not trained: functions of these names make calibrators of them.
+EXISTING = {
+    "identity": "hepcal.methods.existing.calibrator:Unchanged",
+    "column": "hepcal.methods.existing.calibrator:ExistingColumn",
+}
+OURS = {**METHODS, **EXISTING}
 
 
 @cache
 def _known() -> tuple[dict[str, str], dict[str, str]]:
     """``module:Class`` of all methods that can be offered, and why entry points of other distributions are not."""
-    found, refused = dict(METHODS), dict[str, str]()
+    found, refused = dict(OURS), dict[str, str]()
     others: dict[str, list[EntryPoint]] = {}
     for point in _entry_points():
-        if METHODS.get(point.name) != point.value:
+        if OURS.get(point.name) != point.value:
             others.setdefault(point.name, []).append(point)
-    classes = {_class_name(place): f"hepcal's own {place}" for place in METHODS.values()}
+    classes = {_class_name(place): f"hepcal's own {place}" for place in OURS.values()}
     classes |= {name: f"hepcal.{name}" for name in PUBLIC}
     for name, points in others.items():
         what = " and ".join(f"{point.name!r} = {point.value!r} of {_distribution(point)}" for point in points)
         value, reason = points[0].value, ""
-        if name in METHODS:
-            reason = f"has a name that is taken by {METHODS[name]}"
+        if name in OURS:
+            reason = f"has a name that is taken by {OURS[name]}"
         elif len({point.value for point in points}) > 1:
             reason = "have one name: uninstall one of the distributions"
         elif not name.isidentifier() or name == "mro" or name.startswith("_"):
@@ -124,7 +132,7 @@ def _entry_points() -> list[EntryPoint]:
 @cache
 def _owners() -> dict[str, str]:
     """The distributions of the methods of others, by name of the method."""
-    return {point.name: _distribution(point) for point in _entry_points() if point.name not in METHODS}
+    return {point.name: _distribution(point) for point in _entry_points() if point.name not in OURS}
 
 
 def owner(name: str) -> str:
@@ -135,6 +143,11 @@ def owner(name: str) -> str:
 def places() -> dict[str, str]:
     """``module:Class`` of all methods by name, those of other distributions last."""
     return dict(_known()[0])
+
+
+def offered() -> tuple[str, ...]:
+    """Names of the methods that a fileset or a table can be trained with."""
+    return tuple(name for name in places() if name not in OF_DATA | EXISTING)
 
 
 def known_names() -> frozenset[str]:
@@ -230,7 +243,7 @@ def regressions(kind: type[Method]) -> tuple[str, ...]:
             if is_regression(name, kind):
                 found.append(name)
         except HepcalError:
-            if name in METHODS:
+            if name in OURS:
                 raise
     return tuple(found)
 
@@ -238,7 +251,7 @@ def regressions(kind: type[Method]) -> tuple[str, ...]:
 def broken() -> dict[str, str]:
     """Why methods of other distributions cannot be used, by name; they are imported for that, as when they train."""
     found = {}
-    for name in known_names() - METHODS.keys():
+    for name in known_names() - OURS.keys():
         try:
             calibrator_of(name), learner_of(name)
         except HepcalError as error:
@@ -247,8 +260,8 @@ def broken() -> dict[str, str]:
 
 
 def class_places() -> dict[str, str]:
-    """``module:Class`` of all methods by the name of the class."""
-    return {_class_name(place): place for place in places().values()}
+    """``module:Class`` of all methods that are trained by the name of the class."""
+    return {_class_name(place): place for name, place in places().items() if name not in EXISTING}
 
 
 def titles() -> dict[str, str]:

@@ -307,6 +307,35 @@ def test_few_dimensions_keep_the_size_of_the_changes():
     assert float((changes.square().sum(0) / expected).mean()) == pytest.approx(1, abs=0.1)
 
 
+def atypical(rank, magnified=1.0):
+    """Changes of jets that differ where typical jets hardly do, over the exact ones."""
+    layout, head = DenseLayout((6, 30, 20, 2)), GaussianHead()
+    flat = layout.start(generator())
+    along = torch.randn((40, layout.count), generator=generator(5), dtype=torch.float64)
+    x = torch.randn((6_000, 6), generator=generator(7), dtype=torch.float64).float()
+    x[:5_000, 3:] *= 1e-3
+    fitted = fit_projections(layout, head, flat, along, x[:5_000], rank)
+    tensors = fitted.tensors()
+    tensors["tangent_changes"] = magnified * tensors["tangent_changes"]
+    tangents = ProjectedTangents(layout, head, flat, Projections.of(tensors, 3), torch.device("cpu"))
+    _, changes = tangents(x[5_000:].T.contiguous())
+    exact = Linearisation(layout, flat, x[5_000:])
+    rows = exact.rows(head.mean_gradient(exact.outputs))
+    return (changes.square().sum(0).double() / rows.along(along, layout).square().sum(1)).sqrt()
+
+
+@pytest.mark.parametrize("rank", [3, 5, 8])
+def test_jets_that_are_like_no_typical_one_are_not_magnified(rank):
+    ratio = atypical(rank)
+    assert float(ratio.max()) < 3
+    assert 0.5 < float(ratio.median()) < 2
+
+
+def test_changes_stay_within_reach():
+    """What is a thousand times too large is at most a few times so."""
+    assert float(atypical(5, magnified=1e3).max()) < 5
+
+
 # -- what is said of one jet -----------------------------------------------------------------------------------------
 
 

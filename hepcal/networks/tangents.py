@@ -32,8 +32,13 @@ mask_by_relu = torch.ops.aten.threshold_backward.grad_input
 JUDGE_EVERY = 5
 # Candidates for the strength that holds the linear map at the projected directions, relative to the mean feature.
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# Dimensions in which signals or inputs vary by less than this share of their largest variance are rounding.
+# Dimensions in which directions change nothing but by rounding, as a share of the largest change.
 NOISE = 1e-7
+# Added to the variances of signals and inputs, as a share of the largest: where typical jets hardly vary, another one
+# may, and what is projected would be magnified by the root of the ratio.
+FLOOR = 1e-3
+# How far beyond typical jets a change may go, in units of its size (see Projections.reach).
+BEYOND = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,16 @@ class Projections:
         signals: By layer, shape (p, out).
         inputs: By layer, shape (q, in + 1).
         changes: From products of projections, layer after layer, to changes, shape (directions, sum of p q).
+        reach: Largest size of the changes of a jet, in units of the size of its signals times that of its inputs; no
+            direction is so long that it could be exceeded by much, but what few dimensions make of a jet that is like
+            none of the typical ones can. Infinite in files of earlier versions.
         unexplained: Share of the variance of the changes that they miss, before they are scaled up to all of it.
     """
 
     signals: tuple[torch.Tensor, ...]
     inputs: tuple[torch.Tensor, ...]
     changes: torch.Tensor
+    reach: float
     unexplained: float
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -57,6 +66,7 @@ class Projections:
         named = {f"tangent_signals_{layer}": part for layer, part in enumerate(self.signals)}
         named |= {f"tangent_inputs_{layer}": part for layer, part in enumerate(self.inputs)}
         named["tangent_changes"] = self.changes
+        named["tangent_reach"] = torch.tensor([self.reach])
         return {name: part.float().cpu().contiguous() for name, part in named.items()}
 
     @classmethod
@@ -65,7 +75,8 @@ class Projections:
         signals, inputs = (
             tuple(tensors[f"tangent_{kind}_{layer}"] for layer in range(layers)) for kind in ("signals", "inputs")
         )
-        return cls(signals, inputs, tensors["tangent_changes"], float("nan"))
+        reach = float(tensors["tangent_reach"]) if "tangent_reach" in tensors else float("inf")
+        return cls(signals, inputs, tensors["tangent_changes"], reach, float("nan"))
 
 
 class Tangents(ABC):
@@ -138,7 +149,7 @@ class ProjectedTangents(Tangents):
         self._signals, self._inputs = (
             [part.to(device) for part in parts] for parts in (projections.signals, projections.inputs)
         )
-        self._changes = projections.changes.to(device)
+        self._changes, self._reach = projections.changes.to(device), projections.reach
 
     def _changed(self, signals: list[torch.Tensor], units: list[torch.Tensor]) -> torch.Tensor:
         jets, start = units[0].shape[1], 0
@@ -152,7 +163,20 @@ class ProjectedTangents(Tangents):
             end = start + len(of_signal) * len(of_inputs)
             torch.mul(of_signal[:, None], of_inputs, out=products[start:end].view(len(of_signal), len(of_inputs), -1))
             start = end
-        return torch.mm(self._changes, products)
+        return self._within_reach(torch.mm(self._changes, products), signals, units)
+
+    def _within_reach(
+        self, changes: torch.Tensor, signals: list[torch.Tensor], units: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Changes (directions, n), made smaller where they are larger than signals and inputs of such a size allow."""
+        if self._reach == float("inf"):
+            return changes
+        size = changes.new_zeros(changes.shape[1])
+        for signal, given in zip(signals, units, strict=True):
+            size.addcmul_(signal.square().sum(0), given.square().sum(0))
+        largest = size.sqrt_().mul_(self._reach)
+        found = changes.square().sum(0).sqrt_().clamp_min_(torch.finfo(torch.float32).tiny)
+        return changes.mul_(largest.div_(found).clamp_max_(1))
 
 
 class ExactTangents(Tangents):
@@ -194,15 +218,17 @@ def fit_projections(
         rank: Dimensions of signals and inputs, each, by layer.
     """
     signals, inputs, core = _projected(layout, directions, _rows(layout, head, flat, x[:JETS_AT_ONCE]), rank)
-    sums = _Normal(core.shape[1], len(directions), core)
+    sums, reach = _Normal(core.shape[1], len(directions), core), 0.0
     for part, rows in _parts(layout, head, flat, x):
         exact = rows.along(directions, layout)
+        size = sum(s.square().sum(1) * i.square().sum(1) for s, i in zip(rows.signals, rows.inputs, strict=True))
+        reach = max(reach, float((exact.square().sum(1) / size).max().sqrt()))
         weight = 1 / exact.square().sum(1).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
         products = _products(signals, inputs, rows) * weight[:, None]
         judges = torch.arange(part.start, part.stop, device=x.device) % JUDGE_EVERY == 0
         sums.add(products, exact * weight[:, None], judges)
     changes, unexplained = sums.best()
-    return Projections(signals, inputs, changes, unexplained)
+    return Projections(signals, inputs, changes, BEYOND * reach, unexplained)
 
 
 class _Normal:
@@ -279,13 +305,11 @@ def _projected(
 
 
 def _whitening(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root of the second moments of values (m, d), and its inverse where they are not rounding, (d, d) each."""
+    """Root of the second moments of values (m, d) with a floor below, and its inverse, (d, d) each."""
     variances, axes = torch.linalg.eigh(values.T @ values / len(values))
-    there = variances > NOISE * variances[-1]
-    root, inverse = (
-        torch.where(there, variances.clamp_min(0).sqrt() if power > 0 else variances.rsqrt(), 0.0) for power in (1, -1)
-    )
-    return (axes * root) @ axes.T, (axes * inverse) @ axes.T
+    # Signals that are all zero have no scale: any does.
+    root = (variances.clamp_min(0) + FLOOR * variances[-1].clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
+    return (axes * root) @ axes.T, (axes / root) @ axes.T
 
 
 def _leading(second: torch.Tensor, rank: int) -> torch.Tensor:

@@ -136,7 +136,9 @@ def test_more_directions_than_replicas_are_refused():
         hepcal.Hessian(draws=50, directions=50)
 
 
-@pytest.mark.parametrize("name", ["tangent_changes", "tangent_signals_0", "tangent_inputs_1", "replica_mix"])
+@pytest.mark.parametrize(
+    "name", ["tangent_changes", "tangent_reach", "tangent_signals_0", "tangent_inputs_1", "replica_mix"]
+)
 def test_a_file_without_its_directions_is_refused(name, tiny_calibrator):
     calibrator = tiny_calibrator("hessian")
     tensors = {key: value for key, value in calibrator.tensors.items() if key != name}

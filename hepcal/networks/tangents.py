@@ -51,7 +51,7 @@ class Projections:
         changes: From products of projections, layer after layer, to changes, shape (directions, sum of p q).
         reach: Largest size of the changes of a jet, in units of the size of its signals times that of its inputs; no
             direction is so long that it could be exceeded by much, but what few dimensions make of a jet that is like
-            none of the typical ones can. Infinite in files of earlier versions.
+            none of the typical ones can.
         unexplained: Share of the variance of the changes that they miss, before they are scaled up to all of it.
     """
 
@@ -75,8 +75,7 @@ class Projections:
         signals, inputs = (
             tuple(tensors[f"tangent_{kind}_{layer}"] for layer in range(layers)) for kind in ("signals", "inputs")
         )
-        reach = float(tensors["tangent_reach"]) if "tangent_reach" in tensors else float("inf")
-        return cls(signals, inputs, tensors["tangent_changes"], reach, float("nan"))
+        return cls(signals, inputs, tensors["tangent_changes"], float(tensors["tangent_reach"]), float("nan"))
 
 
 class Tangents(ABC):
@@ -169,8 +168,6 @@ class ProjectedTangents(Tangents):
         self, changes: torch.Tensor, signals: list[torch.Tensor], units: list[torch.Tensor]
     ) -> torch.Tensor:
         """Changes (directions, n), made smaller where they are larger than signals and inputs of such a size allow."""
-        if self._reach == float("inf"):
-            return changes
         size = changes.new_zeros(changes.shape[1])
         for signal, given in zip(signals, units, strict=True):
             size.addcmul_(signal.square().sum(0), given.square().sum(0))

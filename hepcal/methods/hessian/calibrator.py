@@ -125,8 +125,8 @@ class HessianCalibrator(NetworkCalibrator):
                 self.require(name, (kept[-1], width))
             features += kept[0] * kept[1]
         self.require("tangent_changes", (settings.directions, features))
-        if "tangent_reach" in self.tensors:
-            self.require("tangent_reach", (1,), positive=True)
+        # Files of before it was found out that a jet may need it are refused.
+        self.require("tangent_reach", (1,), positive=True)
         projections = Projections.of(self.tensors, len(self._layout.sizes) - 1)
         return ProjectedTangents(self._layout, self._head, network, projections, self.device)
 

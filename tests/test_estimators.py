@@ -245,7 +245,7 @@ def toy_pairs(n=3_000, seed=0):
 QUICK = {"hidden": (16, 16), "max_updates": 400, "patience": 160, "learning_rate": 3e-3}
 TRAINED = {
     "bnn": hepcal.BNN(**QUICK, draws=10),
-    "hessian": hepcal.Hessian(**QUICK, draws=10, directions=9),
+    "hessian": hepcal.Hessian(**QUICK, draws=10, directions=9, curvature=400),
     "heteroscedastic": hepcal.Heteroscedastic(**QUICK),
     "mse": hepcal.MSE(**QUICK),
     "dropout": hepcal.Dropout(**QUICK, draws=10),

@@ -129,9 +129,7 @@ def test_a_card_that_reads_other_columns_is_refused():
         type(calibrator)(card, calibrator.tensors)
 
 
-@pytest.mark.parametrize(
-    ("version", "regression"), [("v12", "PNet"), ("v15", "PNet"), ("v15", "UParTAK4"), ("v15", "UParTAK4V1")]
-)
+@pytest.mark.parametrize(("version", "regression"), [("v12", "PNet"), ("v15", "UParTAK4")])
 def test_a_run_on_real_ttbar_has_the_response_of_ten_lines(version, regression, shared, read_events, tmp_path):
     path = shared / "data" / "nanoaod" / f"nano_tt_{version}.root"
     calibrator = hepcal.Column(f"{regression}RegPtRawCorr", sigma=f"{regression}RegPtRawRes")

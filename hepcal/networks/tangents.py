@@ -66,7 +66,7 @@ class Projections:
         named = {f"tangent_signals_{layer}": part for layer, part in enumerate(self.signals)}
         named |= {f"tangent_inputs_{layer}": part for layer, part in enumerate(self.inputs)}
         named["tangent_changes"] = self.changes
-        named["tangent_reach"] = torch.tensor([self.reach])
+        named["tangent_reach"] = torch.tensor([self.reach], dtype=torch.float32, device="cpu")
         return {name: part.float().cpu().contiguous() for name, part in named.items()}
 
     @classmethod

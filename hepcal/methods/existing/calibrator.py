@@ -133,7 +133,7 @@ class _ExistingCalibrator(Calibrator, ABC):
         given = {name: np.asarray(features[:, i], dtype=np.float64) for i, name in enumerate(self.settings.fields)}
         found = self._of(given, np.asarray(reco, dtype=np.float64))
         positive = found["pt_calib"] > 0
-        columns = {name: found[name].astype(np.float32) for name in ("pt_calib", *self.sigmas)}
+        columns: dict[str, np.ndarray] = {name: found[name].astype(np.float32) for name in ("pt_calib", *self.sigmas)}
         columns["pt_calib_in_range"] = positive
         refuse_overflow(columns)
         return columns

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from coffea.nanoevents import DelphesSchema, NanoEventsFactory
 
+import hepcal
 from hepcal.demo import demo_fileset
 from hepcal.errors import HepcalError, MissingFieldError, SchemaError
+from hepcal.events.columns import JetLayoutError
 
 
 def open_events(stop=300):
@@ -197,3 +199,12 @@ def test_a_single_network_has_no_replicas(small_calibrator):
     single.replicas = 0
     with pytest.raises(HepcalError, match="a single network: it has no replicas"):
         single(events.Jet, replicas=True)
+
+
+def test_lists_of_jets_of_different_types_are_refused_with_a_way_out():
+    jets = ak.Array([[{"pt": 20.0}], [{"pt": 30.0}, {"pt": 40.0}]])
+    joined = ak.concatenate([jets, ak.with_field(jets, 1, "extra")])
+    with pytest.raises(JetLayoutError, match="give all of them the same fields"):
+        hepcal.Identity()(joined)
+    kept = ak.concatenate([jets, ak.with_field(jets, 1, "extra")[["pt"]]])
+    assert hepcal.Identity()(kept).pt_calib.tolist() == [[20.0], [30.0, 40.0]] * 2

@@ -148,6 +148,11 @@ def on_records(
 ) -> ak.contents.Content:
     """A layout with its records changed, and nothing else; of a union, a record of the fields that all have."""
     if layout.is_union:
+        if layout.purelist_depth != 1:
+            raise JetLayoutError(
+                "these are lists of jets of different types, such as joined collections with different fields: give "
+                "all of them the same fields, jets[['pt', 'eta', ...]], before they are joined"
+            )
         layout = ak.contents.RecordArray([layout[name] for name in layout.fields], layout.fields, length=len(layout))
     if layout.is_record:
         return change(layout)

@@ -9,7 +9,6 @@ error of sigma (p / N)^(1/2) at a typical jet, so that p = N (spread / sigma_sto
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from time import process_time
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from disjoint import write
 from drawing import draw_constituents
 from samples import top
 
@@ -131,14 +131,6 @@ def main(
         if name != "versions":
             typer.echo(summary(name, rows))
     draw_constituents(found, output / "figures")
-
-
-def write(found: Mapping[str, Any], target: Path) -> None:
-    """The numbers so far, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as scratch:
-        part = Path(scratch) / target.name
-        part.write_text(json.dumps(found, indent=1))
-        part.replace(target)
 
 
 def summary(name: str, rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from disjoint import plain
+from disjoint import plain, write
 from samples import qcd, toy
 
 import hepcal
@@ -215,10 +214,7 @@ def main(
     target = output / "reference.json"
     content = json.loads(target.read_text()) if target.exists() else {}
     content.setdefault(sample, {})[str(size)] = plain(found)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".part-") as scratch:
-        part = Path(scratch) / target.name
-        part.write_text(json.dumps(content, indent=1))
-        part.replace(target)
+    write(content, target)
     typer.echo(json.dumps(found, indent=1))
 
 

@@ -132,6 +132,9 @@ def _check(content: Mapping[str, Any], base: Path, where: str) -> Fileset:
     faults: list[str] = []
     datasets = []
     for name, entry in content.items():
+        if not isinstance(name, str):
+            faults.append(f"the name of a data set is text, not {name!r}: put it in quotes")
+            continue
         entry = plain(entry)
         if isinstance(entry, list | str | Path):
             entry = {"files": entry if isinstance(entry, list) else [entry]}

@@ -116,13 +116,21 @@ class _Loader(yaml.SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > DIGITS:
             raise ValueError(f"it holds an integer of {len(node.value)} digits; {DIGITS} are read")
+        _refuse_old_bases(node.value)
         return int(super().construct_yaml_int(node))
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        _refuse_old_bases(node.value)
         value = float(super().construct_yaml_float(node))
         if not math.isfinite(value):
             raise ValueError(f"it holds {node.value[:40]}, which is not a finite number")
         return value
+
+
+def _refuse_old_bases(text: str) -> None:
+    """Numbers that people read otherwise than YAML 1.1 does, for which 0100 is 64, and 1:30 is 90."""
+    if ":" in text or re.fullmatch(r"[-+]?0[0-9_]+", text):
+        raise ValueError(f"it holds the number {text}, which YAML reads in base 8 or 60: write it out")
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
